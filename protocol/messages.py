@@ -1,0 +1,387 @@
+"""What travels inside streams: one tagged Struct per message, msgpack on the wire (SPEC §6).
+
+An OPEN frame carries one `Open` Struct: it names the kind of stream and its arguments. After it, a message
+stream carries records of the Structs that the kind allows, in the direction that the kind allows; a raw
+stream (forward) carries bytes. Unknown fields are ignored, unknown kinds are refused with UNKNOWN_KIND.
+
+Everything received from the other side is hostile: lengths are bounded here, meaning is checked by the
+handler.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, TypeAlias
+
+import msgspec
+from msgspec import Meta
+
+Name = Annotated[str, Meta(max_length=256)]
+Text = Annotated[str, Meta(max_length=4096)]
+Digest = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+"""SHA-256 in lower-case hex."""
+Port = Annotated[int, Meta(ge=1, le=65535)]
+Size = Annotated[int, Meta(ge=0, le=2**53)]
+Cells = Annotated[int, Meta(ge=1, le=1000)]
+"""Columns or rows of a terminal."""
+Part = Annotated[bytes, Meta(max_length=64 * 1024)]
+"""A piece of a byte sequence; at most 64 KiB so that one record never outgrows the record limit."""
+Argv = Annotated[list[Annotated[str, Meta(max_length=128 * 1024)]], Meta(max_length=4096)]
+Environment = dict[Name, Annotated[str, Meta(max_length=32 * 1024)]]
+
+
+class Message(msgspec.Struct, tag_field="k", frozen=True, omit_defaults=True, kw_only=True):
+    """Base of everything that is encoded; `k` on the wire is the tag."""
+
+
+# --- opened by the hub -------------------------------------------------------------------------------
+
+
+class Exec(Message, tag="exec"):
+    """Run a command, or attach again to one that the node already knows by `run`.
+
+    The node starts a run at most once: a second `exec` with the same `run` replays its output from the two
+    offsets and goes on live. Then: `Stdin`* and `Cancel`, `Acknowledge` from the hub; `Started`, `Output`*,
+    `Exited` from the node.
+    """
+
+    run: Name
+    argv: Argv
+    user: Name | None = None
+    cwd: Text | None = None
+    env: Environment = {}
+    timeout_s: Annotated[float, Meta(gt=0, le=48 * 3600)] = 60.0
+    subject: Name = ""
+    """Who asked: the name of a user, for the node's policy and log."""
+    has_stdin: bool = False
+    """The hub sends `Stdin` records and ends its direction; otherwise stdin is /dev/null."""
+    stdout_offset: Size = 0
+    stderr_offset: Size = 0
+
+
+class Pty(Message, tag="pty"):
+    """A terminal. Then: `Input`, `Resize` from the hub; `Screen`*, `Exited` from the node."""
+
+    session: Name
+    argv: Argv = []
+    """Empty: the user's login shell."""
+    user: Name | None = None
+    cwd: Text | None = None
+    env: Environment = {}
+    rows: Cells = 24
+    columns: Cells = 80
+    subject: Name = ""
+
+
+class Transfer(Message, tag="transfer"):
+    """Bring an artifact to the node's cache, in chunks of `chunk_bytes` verified by SHA-256.
+
+    The hub sends `ChunkDigests`* (32 bytes a chunk, all of them); the node answers one `Missing`; the hub
+    sends `ChunkPart`* for the missing chunks in order; the node answers `ChunkStored` for each verified chunk
+    (or `ChunkRefused`, and the hub sends it again, three times at most) and `Stored` at the end.
+    """
+
+    digest: Digest
+    size_bytes: Annotated[int, Meta(ge=0, le=4 * 1024**3)]
+    chunk_bytes: Annotated[int, Meta(ge=4096, le=4 * 1024**2)] = 1024 * 1024
+    subject: Name = ""
+
+
+class Install(Message, tag="install"):
+    """Change what is installed. The node answers `Progress`* and one `Installed`.
+
+    `deployment` makes it idempotent: the node answers a repeated one with the stored outcome.
+    """
+
+    deployment: Name
+    action: Annotated[str, Meta(pattern="^(install|update|uninstall)$")]
+    package: Name
+    version: Name
+    digest: Digest | None = None
+    """The artifact, present in the node's cache; None for uninstall."""
+    format: Annotated[str, Meta(pattern="^(zip|tar.gz)$")] = "tar.gz"
+    subject: Name = ""
+
+
+class Forward(Message, tag="forward"):
+    """A TCP connection from the node to host:port; after OPEN the stream is raw bytes both ways."""
+
+    host: Name
+    port: Port
+    subject: Name = ""
+
+
+# --- opened by the agent -----------------------------------------------------------------------------
+
+
+class Disk(Message, tag="disk"):
+    """A mounted file system."""
+
+    mount: Text
+    device: Text = ""
+    kind: Name = ""
+    size_bytes: Size = 0
+
+
+class Facts(Message, tag="facts"):
+    """What a node is; sent at connect and on change."""
+
+    hostname: Name
+    os_id: Name = ""
+    """`ID` of os-release: debian, ubuntu, centos, kylin, openEuler, alpine …"""
+    os_family: Name = ""
+    """debian, rhel, alpine, suse, arch or other: from `ID` and `ID_LIKE`."""
+    os_name: Name = ""
+    os_version: Name = ""
+    arch: Name = ""
+    kernel: Name = ""
+    cpus: Annotated[int, Meta(ge=0, le=65536)] = 0
+    cpu_model: Name = ""
+    memory_bytes: Size = 0
+    swap_bytes: Size = 0
+    disks: Annotated[list[Disk], Meta(max_length=64)] = []
+    addresses: Annotated[list[Name], Meta(max_length=64)] = []
+    boot_id: Name = ""
+    boot_time: Size = 0
+    """Seconds since the epoch."""
+    timezone: Name = ""
+    agent_version: Name = ""
+    agent_user: Name = ""
+    """The user the agent runs as: root or a plain user."""
+    verbs: Annotated[list[Name], Meta(max_length=32)] = []
+    """What the node's own policy allows: exec, shell, forward, deploy."""
+
+
+class InstalledPackage(Message, tag="pkg"):
+    """A package that Mooring installed on the node."""
+
+    name: Name
+    version: Name
+    digest: Digest | None = None
+    installed_at: Size = 0
+
+
+class Report(Message, tag="report"):
+    """Facts and installed packages; the hub answers `Accepted` and FIN."""
+
+    facts: Facts
+    packages: Annotated[list[InstalledPackage], Meta(max_length=1000)] = []
+    runs: Annotated[list[Name], Meta(max_length=1000)] = []
+    """Runs whose results the hub has not acknowledged; it attaches to them with `exec`."""
+
+
+class Series(Message, tag="series"):
+    """One time series of a node's metrics; a value v on the wire means v * scale in `unit`."""
+
+    name: Name
+    """Dotted: cpu.total, cpu.core.0, memory.used, disk./.used, net.eth0.rx."""
+    unit: Name
+    """percent, bytes, bytes/s, count, load."""
+    scale: float = 1.0
+
+
+class Metrics(Message, tag="metrics"):
+    """A node's metrics: `Schema` and `Sample`* from the agent, `Rate`* from the hub."""
+
+
+class Renew(Message, tag="renew"):
+    """A certificate signing request for the key the node already proved; answered by `Certificate`."""
+
+    csr_pem: Annotated[bytes, Meta(max_length=8192)]
+
+
+# --- opened by a client (the CLI or the SDK) at the hub ----------------------------------------------
+
+
+class ClientForward(Message, tag="client.forward"):
+    """A TCP connection through a node; the hub authorises it and splices it to a `forward`."""
+
+    node: Name
+    host: Name
+    port: Port
+
+
+class ClientShell(Message, tag="client.shell"):
+    """A terminal on a node; the hub authorises it and splices it to a `pty`: same records, same credit."""
+
+    node: Name
+    argv: Argv = []
+    user: Name | None = None
+    rows: Cells = 24
+    columns: Cells = 80
+    term: Name = "xterm-256color"
+
+
+HubOpen: TypeAlias = Exec | Pty | Transfer | Install | Forward
+AgentOpen: TypeAlias = Report | Metrics | Renew
+ClientOpen: TypeAlias = ClientForward | ClientShell
+Open: TypeAlias = HubOpen | AgentOpen | ClientOpen
+
+
+# --- records inside streams --------------------------------------------------------------------------
+
+
+class Stdin(Message, tag="stdin"):
+    """A piece of a command's standard input; FIN of the stream is end of file."""
+
+    data: Part
+
+
+class Cancel(Message, tag="cancel"):
+    """End the command's process group; `Exited` with reason `cancelled` follows."""
+
+
+class Acknowledge(Message, tag="ack"):
+    """The hub has stored the result: the node may forget the run."""
+
+
+class Started(Message, tag="started"):
+    """The command runs."""
+
+    pid: Size
+    started_at: float
+    """Seconds since the epoch on the node's clock."""
+
+
+class Output(Message, tag="out"):
+    """A piece of a command's output: `stream` 1 is stdout, 2 is stderr; `offset` counts its bytes."""
+
+    stream: Annotated[int, Meta(ge=1, le=2)]
+    offset: Size
+    data: Part
+
+
+class Exited(Message, tag="exited"):
+    """The command or terminal ended. Exactly one of `exit_code`, `signal` is set, unless it never started."""
+
+    exit_code: Annotated[int, Meta(ge=0, le=255)] | None = None
+    signal: Annotated[int, Meta(ge=1, le=64)] | None = None
+    reason: Name = ""
+    """Empty, or one of: timeout, cancelled, interrupted, not_started, output_limit, killed."""
+    detail: Text = ""
+    stdout_bytes: Size = 0
+    stderr_bytes: Size = 0
+
+
+class Input(Message, tag="in"):
+    """Keystrokes for a terminal."""
+
+    data: Part
+
+
+class Resize(Message, tag="resize"):
+    """A terminal's new size."""
+
+    rows: Cells
+    columns: Cells
+
+
+class Screen(Message, tag="screen"):
+    """A terminal's output, as the PTY gave it."""
+
+    data: Part
+
+
+class ChunkDigests(Message, tag="digests"):
+    """The SHA-256 of consecutive chunks, 32 bytes each."""
+
+    digests: Part
+
+
+class Missing(Message, tag="missing"):
+    """Which chunks the node needs, as [first, last] pairs; empty when it holds the artifact."""
+
+    ranges: Annotated[list[tuple[int, int]], Meta(max_length=4096)]
+
+
+class ChunkPart(Message, tag="part"):
+    """A piece of chunk `index` at `offset` bytes from the chunk's start."""
+
+    index: Annotated[int, Meta(ge=0, lt=2**20)]
+    offset: Size
+    data: Part
+
+
+class ChunkStored(Message, tag="stored"):
+    """Chunk `index` is verified and on disk."""
+
+    index: Annotated[int, Meta(ge=0, lt=2**20)]
+
+
+class ChunkRefused(Message, tag="refused"):
+    """Chunk `index` did not match its digest: send it again."""
+
+    index: Annotated[int, Meta(ge=0, lt=2**20)]
+
+
+class Stored(Message, tag="complete"):
+    """The whole artifact is verified and in the cache."""
+
+
+class Progress(Message, tag="progress"):
+    """A stage of an installation was entered: verify, unpack, switch, commit, cleanup …"""
+
+    stage: Name
+    detail: Text = ""
+
+
+class Installed(Message, tag="installed"):
+    """How an installation ended, and what is installed now."""
+
+    ok: bool
+    changed: bool = False
+    error: Text = ""
+    packages: Annotated[list[InstalledPackage], Meta(max_length=1000)] = []
+
+
+class Schema(Message, tag="schema"):
+    """The series whose values the following samples carry, in this order."""
+
+    series: Annotated[list[Series], Meta(max_length=2000)]
+
+
+class Sample(Message, tag="sample"):
+    """Values of all series of the last schema, in its order; None is a gap, missing at the end means None."""
+
+    at_ms: Size
+    """Milliseconds since the epoch on the node's clock."""
+    values: Annotated[list[int | None], Meta(max_length=2000)]
+
+
+class Rate(Message, tag="rate"):
+    """How often the hub wants samples: 1 while somebody watches, else 10."""
+
+    interval_s: Annotated[int, Meta(ge=1, le=3600)]
+
+
+class Accepted(Message, tag="accepted"):
+    """The hub took a report."""
+
+
+class Certificate(Message, tag="certificate"):
+    """The node's new certificate and the CA's chain."""
+
+    certificate_pem: Annotated[bytes, Meta(max_length=32 * 1024)]
+    trust_pem: Annotated[bytes, Meta(max_length=32 * 1024)]
+
+
+ExecFromHub: TypeAlias = Stdin | Cancel | Acknowledge
+ExecFromNode: TypeAlias = Started | Output | Exited
+PtyFromHub: TypeAlias = Input | Resize
+PtyFromNode: TypeAlias = Screen | Exited
+TransferFromHub: TypeAlias = ChunkDigests | ChunkPart
+TransferFromNode: TypeAlias = Missing | ChunkStored | ChunkRefused | Stored
+InstallFromNode: TypeAlias = Progress | Installed
+MetricsFromAgent: TypeAlias = Schema | Sample
+Record: TypeAlias = (
+    ExecFromHub
+    | ExecFromNode
+    | PtyFromHub
+    | Screen
+    | TransferFromHub
+    | TransferFromNode
+    | InstallFromNode
+    | MetricsFromAgent
+    | Rate
+    | Accepted
+    | Certificate
+)

@@ -1,11 +1,12 @@
 """What travels inside streams: one tagged Struct per message, msgpack on the wire (SPEC §6).
 
-An OPEN frame carries one `Open` Struct: it names the kind of stream and its arguments. After it, a message
-stream carries records of the Structs that the kind allows, in the direction that the kind allows; a raw
-stream (forward) carries bytes. Unknown fields are ignored, unknown kinds are refused with UNKNOWN_KIND.
+An OPEN frame carries one `Open` Struct: it names the kind of stream and its arguments. After it, a
+message stream carries records of the Structs that the kind allows, in the direction that the kind
+allows; a raw stream (forward) carries bytes. Unknown fields are ignored, unknown kinds are refused
+with UNKNOWN_KIND.
 
-Everything received from the other side is hostile: lengths are bounded here, meaning is checked by the
-handler.
+Everything received from the other side is hostile: lengths are bounded here, meaning is checked by
+the handler.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ class Message(msgspec.Struct, tag_field="k", frozen=True, omit_defaults=True, kw
     """Base of everything that is encoded; `k` on the wire is the tag."""
 
 
-# --- opened by the hub -------------------------------------------------------------------------------
+# --- opened by the hub ---
 
 
-class Exec(Message, tag="exec"):
+class Exec(Message, tag="exec", frozen=True):
     """Run a command, or attach again to one that the node already knows by `run`.
 
-    The node starts a run at most once: a second `exec` with the same `run` replays its output from the two
-    offsets and goes on live. Then: `Stdin`* and `Cancel`, `Acknowledge` from the hub; `Started`, `Output`*,
-    `Exited` from the node.
+    The node starts a run at most once: a second `exec` with the same `run` replays its output from
+    the two offsets and goes on live. Then: `Stdin`* and `Cancel`, `Acknowledge` from the hub;
+    `Started`, `Output`*, `Exited` from the node.
     """
 
     run: Name
@@ -53,12 +54,12 @@ class Exec(Message, tag="exec"):
     subject: Name = ""
     """Who asked: the name of a user, for the node's policy and log."""
     has_stdin: bool = False
-    """The hub sends `Stdin` records and ends its direction; otherwise stdin is /dev/null."""
+    """The hub sends `Stdin` records, an empty one last; otherwise stdin is /dev/null."""
     stdout_offset: Size = 0
     stderr_offset: Size = 0
 
 
-class Pty(Message, tag="pty"):
+class Pty(Message, tag="pty", frozen=True):
     """A terminal. Then: `Input`, `Resize` from the hub; `Screen`*, `Exited` from the node."""
 
     session: Name
@@ -72,12 +73,13 @@ class Pty(Message, tag="pty"):
     subject: Name = ""
 
 
-class Transfer(Message, tag="transfer"):
+class Transfer(Message, tag="transfer", frozen=True):
     """Bring an artifact to the node's cache, in chunks of `chunk_bytes` verified by SHA-256.
 
-    The hub sends `ChunkDigests`* (32 bytes a chunk, all of them); the node answers one `Missing`; the hub
-    sends `ChunkPart`* for the missing chunks in order; the node answers `ChunkStored` for each verified chunk
-    (or `ChunkRefused`, and the hub sends it again, three times at most) and `Stored` at the end.
+    The hub sends `ChunkDigests`* (32 bytes a chunk, all of them); the node answers one `Missing`;
+    the hub sends `ChunkPart`* for the missing chunks in order; the node answers `ChunkStored` for
+    each verified chunk (or `ChunkRefused`, and the hub sends it again, three times at most) and
+    `Stored` at the end.
     """
 
     digest: Digest
@@ -86,7 +88,7 @@ class Transfer(Message, tag="transfer"):
     subject: Name = ""
 
 
-class Install(Message, tag="install"):
+class Install(Message, tag="install", frozen=True):
     """Change what is installed. The node answers `Progress`* and one `Installed`.
 
     `deployment` makes it idempotent: the node answers a repeated one with the stored outcome.
@@ -102,7 +104,7 @@ class Install(Message, tag="install"):
     subject: Name = ""
 
 
-class Forward(Message, tag="forward"):
+class Forward(Message, tag="forward", frozen=True):
     """A TCP connection from the node to host:port; after OPEN the stream is raw bytes both ways."""
 
     host: Name
@@ -110,10 +112,10 @@ class Forward(Message, tag="forward"):
     subject: Name = ""
 
 
-# --- opened by the agent -----------------------------------------------------------------------------
+# --- opened by the agent ---
 
 
-class Disk(Message, tag="disk"):
+class Disk(Message, tag="disk", frozen=True):
     """A mounted file system."""
 
     mount: Text
@@ -122,7 +124,7 @@ class Disk(Message, tag="disk"):
     size_bytes: Size = 0
 
 
-class Facts(Message, tag="facts"):
+class Facts(Message, tag="facts", frozen=True):
     """What a node is; sent at connect and on change."""
 
     hostname: Name
@@ -151,7 +153,7 @@ class Facts(Message, tag="facts"):
     """What the node's own policy allows: exec, shell, forward, deploy."""
 
 
-class InstalledPackage(Message, tag="pkg"):
+class InstalledPackage(Message, tag="pkg", frozen=True):
     """A package that Mooring installed on the node."""
 
     name: Name
@@ -160,7 +162,7 @@ class InstalledPackage(Message, tag="pkg"):
     installed_at: Size = 0
 
 
-class Report(Message, tag="report"):
+class Report(Message, tag="report", frozen=True):
     """Facts and installed packages; the hub answers `Accepted` and FIN."""
 
     facts: Facts
@@ -169,7 +171,7 @@ class Report(Message, tag="report"):
     """Runs whose results the hub has not acknowledged; it attaches to them with `exec`."""
 
 
-class Series(Message, tag="series"):
+class Series(Message, tag="series", frozen=True):
     """One time series of a node's metrics; a value v on the wire means v * scale in `unit`."""
 
     name: Name
@@ -179,20 +181,20 @@ class Series(Message, tag="series"):
     scale: float = 1.0
 
 
-class Metrics(Message, tag="metrics"):
+class Metrics(Message, tag="metrics", frozen=True):
     """A node's metrics: `Schema` and `Sample`* from the agent, `Rate`* from the hub."""
 
 
-class Renew(Message, tag="renew"):
-    """A certificate signing request for the key the node already proved; answered by `Certificate`."""
+class Renew(Message, tag="renew", frozen=True):
+    """A signing request for the key the node already proved; answered by `Certificate`."""
 
     csr_pem: Annotated[bytes, Meta(max_length=8192)]
 
 
-# --- opened by a client (the CLI or the SDK) at the hub ----------------------------------------------
+# --- opened by a client (the CLI or the SDK) at the hub ---
 
 
-class ClientForward(Message, tag="client.forward"):
+class ClientForward(Message, tag="client.forward", frozen=True):
     """A TCP connection through a node; the hub authorises it and splices it to a `forward`."""
 
     node: Name
@@ -200,8 +202,8 @@ class ClientForward(Message, tag="client.forward"):
     port: Port
 
 
-class ClientShell(Message, tag="client.shell"):
-    """A terminal on a node; the hub authorises it and splices it to a `pty`: same records, same credit."""
+class ClientShell(Message, tag="client.shell", frozen=True):
+    """A terminal on a node, spliced by the hub to a `pty`: same records, same credit."""
 
     node: Name
     argv: Argv = []
@@ -217,24 +219,24 @@ ClientOpen: TypeAlias = ClientForward | ClientShell
 Open: TypeAlias = HubOpen | AgentOpen | ClientOpen
 
 
-# --- records inside streams --------------------------------------------------------------------------
+# --- records inside streams ---
 
 
-class Stdin(Message, tag="stdin"):
-    """A piece of a command's standard input; FIN of the stream is end of file."""
+class Stdin(Message, tag="stdin", frozen=True):
+    """A piece of a command's standard input; an empty one is end of file, and so is FIN."""
 
     data: Part
 
 
-class Cancel(Message, tag="cancel"):
+class Cancel(Message, tag="cancel", frozen=True):
     """End the command's process group; `Exited` with reason `cancelled` follows."""
 
 
-class Acknowledge(Message, tag="ack"):
+class Acknowledge(Message, tag="ack", frozen=True):
     """The hub has stored the result: the node may forget the run."""
 
 
-class Started(Message, tag="started"):
+class Started(Message, tag="started", frozen=True):
     """The command runs."""
 
     pid: Size
@@ -242,16 +244,19 @@ class Started(Message, tag="started"):
     """Seconds since the epoch on the node's clock."""
 
 
-class Output(Message, tag="out"):
-    """A piece of a command's output: `stream` 1 is stdout, 2 is stderr; `offset` counts its bytes."""
+class Output(Message, tag="out", frozen=True):
+    """A piece of output: `stream` 1 is stdout, 2 is stderr; `offset` counts its bytes."""
 
     stream: Annotated[int, Meta(ge=1, le=2)]
     offset: Size
     data: Part
 
 
-class Exited(Message, tag="exited"):
-    """The command or terminal ended. Exactly one of `exit_code`, `signal` is set, unless it never started."""
+class Exited(Message, tag="exited", frozen=True):
+    """The command or terminal ended.
+
+    Exactly one of `exit_code` and `signal` is set, unless it never started.
+    """
 
     exit_code: Annotated[int, Meta(ge=0, le=255)] | None = None
     signal: Annotated[int, Meta(ge=1, le=64)] | None = None
@@ -262,38 +267,38 @@ class Exited(Message, tag="exited"):
     stderr_bytes: Size = 0
 
 
-class Input(Message, tag="in"):
+class Input(Message, tag="in", frozen=True):
     """Keystrokes for a terminal."""
 
     data: Part
 
 
-class Resize(Message, tag="resize"):
+class Resize(Message, tag="resize", frozen=True):
     """A terminal's new size."""
 
     rows: Cells
     columns: Cells
 
 
-class Screen(Message, tag="screen"):
+class Screen(Message, tag="screen", frozen=True):
     """A terminal's output, as the PTY gave it."""
 
     data: Part
 
 
-class ChunkDigests(Message, tag="digests"):
+class ChunkDigests(Message, tag="digests", frozen=True):
     """The SHA-256 of consecutive chunks, 32 bytes each."""
 
     digests: Part
 
 
-class Missing(Message, tag="missing"):
+class Missing(Message, tag="missing", frozen=True):
     """Which chunks the node needs, as [first, last] pairs; empty when it holds the artifact."""
 
     ranges: Annotated[list[tuple[int, int]], Meta(max_length=4096)]
 
 
-class ChunkPart(Message, tag="part"):
+class ChunkPart(Message, tag="part", frozen=True):
     """A piece of chunk `index` at `offset` bytes from the chunk's start."""
 
     index: Annotated[int, Meta(ge=0, lt=2**20)]
@@ -301,30 +306,30 @@ class ChunkPart(Message, tag="part"):
     data: Part
 
 
-class ChunkStored(Message, tag="stored"):
+class ChunkStored(Message, tag="stored", frozen=True):
     """Chunk `index` is verified and on disk."""
 
     index: Annotated[int, Meta(ge=0, lt=2**20)]
 
 
-class ChunkRefused(Message, tag="refused"):
+class ChunkRefused(Message, tag="refused", frozen=True):
     """Chunk `index` did not match its digest: send it again."""
 
     index: Annotated[int, Meta(ge=0, lt=2**20)]
 
 
-class Stored(Message, tag="complete"):
+class Stored(Message, tag="complete", frozen=True):
     """The whole artifact is verified and in the cache."""
 
 
-class Progress(Message, tag="progress"):
-    """A stage of an installation was entered: verify, unpack, switch, commit, cleanup …"""
+class Progress(Message, tag="progress", frozen=True):
+    """A stage of an installation was entered: verify, unpack, switch, commit."""
 
     stage: Name
     detail: Text = ""
 
 
-class Installed(Message, tag="installed"):
+class Installed(Message, tag="installed", frozen=True):
     """How an installation ended, and what is installed now."""
 
     ok: bool
@@ -333,31 +338,31 @@ class Installed(Message, tag="installed"):
     packages: Annotated[list[InstalledPackage], Meta(max_length=1000)] = []
 
 
-class Schema(Message, tag="schema"):
+class Schema(Message, tag="schema", frozen=True):
     """The series whose values the following samples carry, in this order."""
 
     series: Annotated[list[Series], Meta(max_length=2000)]
 
 
-class Sample(Message, tag="sample"):
-    """Values of all series of the last schema, in its order; None is a gap, missing at the end means None."""
+class Sample(Message, tag="sample", frozen=True):
+    """Values of all series of the last schema, in its order; None, or missing at the end: a gap."""
 
     at_ms: Size
     """Milliseconds since the epoch on the node's clock."""
     values: Annotated[list[int | None], Meta(max_length=2000)]
 
 
-class Rate(Message, tag="rate"):
+class Rate(Message, tag="rate", frozen=True):
     """How often the hub wants samples: 1 while somebody watches, else 10."""
 
     interval_s: Annotated[int, Meta(ge=1, le=3600)]
 
 
-class Accepted(Message, tag="accepted"):
+class Accepted(Message, tag="accepted", frozen=True):
     """The hub took a report."""
 
 
-class Certificate(Message, tag="certificate"):
+class Certificate(Message, tag="certificate", frozen=True):
     """The node's new certificate and the CA's chain."""
 
     certificate_pem: Annotated[bytes, Meta(max_length=32 * 1024)]

@@ -1,0 +1,93 @@
+"""Two tunnels joined without a socket, for tests and for programs that are both ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from protocol.aio.tunnel import Handler, Tunnel
+from protocol.frames import Hello
+from protocol.messages import AgentOpen, HubOpen
+from protocol.session import DEFAULT_LIMITS, Limits, Side
+
+
+class MemoryTransport:
+    """Hands each message to the other tunnel in the next round of the loop."""
+
+    def __init__(self, own: Tunnel, peer: Tunnel) -> None:
+        self._own = own
+        self._peer = peer
+        self._loop = asyncio.get_running_loop()
+        self._in_flight = 0
+
+    def send(self, message: bytes) -> None:
+        """Schedule the delivery."""
+        self._in_flight += len(message)
+        self._loop.call_soon(self._deliver, message)
+
+    def _deliver(self, message: bytes) -> None:
+        self._in_flight -= len(message)
+        self._peer.received(message)
+        self._own.writable()
+
+    def buffered(self) -> int:
+        """Bytes on their way."""
+        return self._in_flight
+
+    def close(self) -> None:
+        """Deliver what is on its way, then end both sides."""
+        self._loop.call_soon(self.abort)
+
+    def abort(self) -> None:
+        """End both sides."""
+        self._own.lost()
+        self._peer.lost()
+
+
+@asynccontextmanager
+async def memory_pair(
+    dialled_handler: Handler | None = None,
+    accepted_handler: Handler | None = None,
+    *,
+    dialled_accepts: object = None,
+    accepted_accepts: object = None,
+    limits: Limits = DEFAULT_LIMITS,
+) -> AsyncIterator[tuple[Tunnel, Tunnel]]:
+    """Two running tunnels that are each other's peer: (the dialling end, the accepting end).
+
+    Args:
+        dialled_handler: serves what the accepting end opens, as an agent does.
+        accepted_handler: serves what the dialling end opens, as a hub does.
+        dialled_accepts: what the accepting end may open; by default everything of the hub's.
+        accepted_accepts: what the dialling end may open; by default everything of an agent's.
+        limits: of both ends.
+    """
+    dialled = Tunnel(
+        Side.DIALLED,
+        Hello(software="memory"),
+        dialled_handler,
+        accepts=(dialled_accepts or HubOpen) if dialled_handler else None,
+        limits=limits,
+        name="accepted",
+    )
+    accepted = Tunnel(
+        Side.ACCEPTED,
+        Hello(software="memory"),
+        accepted_handler,
+        accepts=(accepted_accepts or AgentOpen) if accepted_handler else None,
+        limits=limits,
+        name="dialled",
+    )
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(dialled.run())
+        tasks.create_task(accepted.run())
+        dialled.attach(MemoryTransport(dialled, accepted))
+        accepted.attach(MemoryTransport(accepted, dialled))
+        await dialled.ready()
+        await accepted.ready()
+        try:
+            yield dialled, accepted
+        finally:
+            await dialled.close()
+            await accepted.close()

@@ -1,0 +1,151 @@
+"""One stream of a tunnel as raw bytes, with credit given back only for what was read.
+
+A `Stream` belongs to the task that reads it and the task that writes it; it may be one task or two.
+What waits unread is bounded by the stream's window, what waits unsent by `WRITE_HIGH` and one
+write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from protocol.errors import ProtocolError, ResetCode
+from protocol.messages import Open
+
+if TYPE_CHECKING:
+    from protocol.aio.tunnel import Tunnel
+
+WRITE_HIGH = 256 * 1024  # bytes; `write` waits above
+WRITE_LOW = 64 * 1024  # bytes; and goes on below
+
+
+class Stream:
+    """One stream. Made by `Tunnel`, never directly."""
+
+    __slots__ = (
+        "_eof", "_error", "_finished", "_reader", "_tunnel", "_unread", "_writers", "id", "message",
+    )  # fmt: skip
+
+    def __init__(self, tunnel: Tunnel, stream_id: int, message: Open) -> None:
+        self.id = stream_id
+        self.message = message
+        """The OPEN that made this stream."""
+        self._tunnel = tunnel
+        self._unread: deque[bytes] = deque()
+        self._eof = False
+        self._error: ProtocolError | None = None
+        self._finished = False
+        self._reader: asyncio.Future[None] | None = None
+        self._writers: list[asyncio.Future[None]] = []
+
+    async def read(self, limit: int = 65536) -> bytes:
+        """Bytes that came in, at least 1 and at most `limit`; `b""` once the peer has finished.
+
+        Raises:
+            StreamReset: the peer reset the stream.
+            TunnelClosed: the tunnel went away.
+        """
+        while not self._unread:
+            if self._error is not None:
+                raise self._error
+            if self._eof:
+                return b""
+            if self._reader is not None:
+                raise RuntimeError("two tasks read one stream")
+            self._reader = self._tunnel.loop.create_future()
+            try:
+                await self._reader
+            finally:
+                self._reader = None
+        piece = self._unread.popleft()
+        if len(piece) > limit:
+            self._unread.appendleft(piece[limit:])
+            piece = piece[:limit]
+        self._tunnel.consumed(self.id, len(piece))
+        return piece
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Queue `data`; wait while more than 256 KiB of this stream wait to be sent.
+
+        Raises:
+            StreamReset: the peer reset the stream.
+            TunnelClosed: the tunnel went away.
+            LocalProtocolError: after `finish`.
+        """
+        if self._error is not None:
+            raise self._error
+        if self._tunnel.send(self.id, data) <= WRITE_HIGH:
+            return
+        writable = self._tunnel.loop.create_future()
+        self._writers.append(writable)
+        try:
+            await writable
+        finally:
+            if writable in self._writers:
+                self._writers.remove(writable)
+        if self._error is not None:
+            raise self._error
+
+    def finish(self) -> None:
+        """Send FIN behind what waits: this side sends nothing more. Twice is once."""
+        if self._error is None and not self._finished:
+            self._finished = True
+            self._tunnel.finish(self.id)
+
+    def reset(self, code: ResetCode, reason: str = "") -> None:
+        """End the stream both ways at once, unless it has ended already."""
+        self._tunnel.reset(self.id, code, reason)
+
+    def close(self) -> None:
+        """Be done with the stream: FIN when the peer has finished too, else RESET(CANCELLED)."""
+        if self._eof:
+            self.finish()
+        else:
+            self.reset(ResetCode.CANCELLED)
+
+    async def __aenter__(self) -> Stream:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def ended(self) -> bool:
+        """The stream is gone: reset, or its tunnel closed."""
+        return self._error is not None
+
+    # --- called by the tunnel ---
+
+    def received(self, data: bytes) -> None:
+        """Bytes came in."""
+        self._unread.append(data)
+        self._wake_reader()
+
+    def finished(self) -> None:
+        """The peer sent FIN."""
+        self._eof = True
+        self._wake_reader()
+
+    def drained(self, pending: int) -> None:
+        """`pending` bytes are left to send."""
+        if self._writers and pending <= WRITE_LOW:
+            self._wake_writers()
+
+    def failed(self, error: ProtocolError) -> None:
+        """The stream is gone; what was read is kept, what comes after raises `error`."""
+        if self._error is None:
+            self._error = error
+            self._wake_reader()
+            self._wake_writers()
+
+    def _wake_reader(self) -> None:
+        if self._reader is not None and not self._reader.done():
+            self._reader.set_result(None)
+
+    def _wake_writers(self) -> None:
+        for writer in self._writers:
+            if not writer.done():
+                writer.set_result(None)
+        self._writers.clear()

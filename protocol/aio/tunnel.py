@@ -1,0 +1,356 @@
+"""A session joined to a transport: frames out as it takes them, events to streams and handlers.
+
+`run()` is the tunnel's lifetime and owns every task of it. The transport calls `received`,
+`writable` and `lost`; nothing here awaits a write while reading, so two ends that both push can
+never block each other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeAlias, assert_never
+
+from protocol import events as ev
+from protocol.aio.stream import Stream
+from protocol.errors import (
+    GoAwayCode,
+    LocalProtocolError,
+    ProtocolError,
+    RemoteProtocolError,
+    ResetCode,
+    StreamReset,
+    TunnelClosed,
+)
+from protocol.frames import Hello
+from protocol.messages import Open
+from protocol.session import DEFAULT_LIMITS, Limits, Session, Side
+from protocol.windows import Budget
+
+logger = logging.getLogger(__name__)
+
+TRANSPORT_HIGH = 64 * 1024  # bytes below the scheduler, plus one frame
+CLOSE_TIMEOUT_S = 2.0
+
+Handler: TypeAlias = Callable[[Open, Stream], Awaitable[None]]
+
+
+class Transport(Protocol):
+    """What carries a tunnel's messages: a WebSocket, or memory."""
+
+    def send(self, message: bytes) -> None:
+        """Take one message; never blocks, buffers what the socket does not take."""
+
+    def buffered(self) -> int:
+        """Bytes that `send` took and the kernel has not."""
+
+    def close(self) -> None:
+        """Send what is buffered, then close; `Tunnel.lost` follows."""
+
+    def abort(self) -> None:
+        """Close now."""
+
+
+class Tunnel:
+    """One end of a tunnel."""
+
+    def __init__(
+        self,
+        side: Side,
+        hello: Hello,
+        handler: Handler | None = None,
+        *,
+        accepts: object = None,
+        limits: Limits = DEFAULT_LIMITS,
+        budget: Budget | None = None,
+        name: str = "",
+    ) -> None:
+        """Make an end that is not joined to a transport yet.
+
+        Args:
+            side: who dialled.
+            hello: what we say of ourselves.
+            handler: called in a task of its own for each stream that the peer opens.
+            accepts: the Structs of `protocol.messages` that the peer may open.
+            limits: what the peer may do.
+            budget: the process's receive budget.
+            name: of the peer, for the log.
+        """
+        self.loop = asyncio.get_running_loop()
+        self.name = name
+        self._handler = handler
+        self._session = Session(
+            side,
+            hello,
+            self.loop.time(),
+            accepts=accepts,
+            limits=limits,
+            budget=budget,
+            jitter=random.random,
+        )
+        self._streams: dict[int, Stream] = {}
+        self._transport: Transport | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._ready: asyncio.Future[Hello] = self.loop.create_future()
+        self._closed: asyncio.Future[TunnelClosed] = self.loop.create_future()
+        self.goaway: ev.PeerGoesAway | None = None
+        """What the peer said when it ended the session."""
+
+    # --- for whoever uses the tunnel ---
+
+    @property
+    def peer(self) -> Hello | None:
+        """The peer's HELLO, once it came in."""
+        return self._session.peer
+
+    @property
+    def rtt_s(self) -> float | None:
+        """The last measured round-trip time."""
+        return self._session.rtt_s
+
+    @property
+    def traffic(self) -> tuple[int, int]:
+        """Bytes sent and received, headers of the frames included."""
+        return self._session.bytes_sent, self._session.bytes_received
+
+    @property
+    def stream_count(self) -> int:
+        """How many streams are alive."""
+        return len(self._streams)
+
+    @property
+    def closed(self) -> bool:
+        """The transport is gone."""
+        return self._closed.done()
+
+    async def ready(self) -> Hello:
+        """Wait for the peer's HELLO.
+
+        Raises:
+            TunnelClosed: the tunnel ended first.
+        """
+        return await asyncio.shield(self._ready)
+
+    async def open(self, message: Open) -> Stream:
+        """Open a stream.
+
+        Raises:
+            TunnelClosed: the tunnel is closed or closing.
+            LocalProtocolError: the peer's limit of streams is reached, or the message is too large.
+        """
+        if self.peer is None:
+            await self.ready()
+        if self.closed or self._session.closing:
+            raise TunnelClosed("the tunnel is closing")
+        stream_id = self._session.open(message)
+        stream = self._streams[stream_id] = Stream(self, stream_id, message)
+        self._flush()
+        return stream
+
+    async def run(self) -> TunnelClosed:
+        """Serve streams until the tunnel ends; returns why. Cancelling it closes the tunnel."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                for stream in list(self._streams.values()):
+                    if stream.id % 2 != self._session.own_parity:
+                        self._serve(stream)
+                reason = await asyncio.shield(self._closed)
+                self._tasks = None
+            return reason
+        finally:
+            self._tasks = None
+            self._abort("cancelled")
+
+    async def close(
+        self, code: GoAwayCode = GoAwayCode.NORMAL, reason: str = "", retry_after_s: float = 0.0
+    ) -> None:
+        """Say GOAWAY, send what can be sent within 2 s, close."""
+        if self.closed or self._transport is None:
+            self._abort(reason)
+            return
+        self._session.go_away(code, reason, retry_after_s)
+        self._flush()
+        self._transport.close()
+        try:
+            async with asyncio.timeout(CLOSE_TIMEOUT_S):
+                await asyncio.shield(self._closed)
+        except TimeoutError:
+            self._abort(reason)
+
+    # --- for streams ---
+
+    def send(self, stream_id: int, data: bytes | memoryview) -> int:
+        """Queue bytes; return how many of the stream wait now."""
+        self._session.send(stream_id, data)
+        self._flush()
+        return self._session.pending(stream_id)
+
+    def finish(self, stream_id: int) -> None:
+        """Queue FIN."""
+        if stream_id in self._streams:
+            try:
+                self._session.finish(stream_id)
+            except LocalProtocolError:
+                return
+            self._flush()
+
+    def reset(self, stream_id: int, code: ResetCode, reason: str) -> None:
+        """Reset a stream from this side."""
+        stream = self._streams.pop(stream_id, None)
+        if stream is not None:
+            self._guard(lambda: self._session.reset(stream_id, code, reason))
+            stream.failed(StreamReset(code, reason))
+            self._flush()
+
+    def consumed(self, stream_id: int, size: int) -> None:
+        """The stream's reader took `size` bytes."""
+        self._guard(lambda: self._session.consumed(stream_id, size, self.loop.time()))
+        self._flush()
+
+    # --- for the transport ---
+
+    def attach(self, transport: Transport) -> None:
+        """The transport is open: start talking."""
+        self._transport = transport
+        self._schedule_tick()
+        self._flush()
+
+    def received(self, message: bytes) -> None:
+        """One message came in."""
+        if self.closed:
+            return
+        self._guard(lambda: self._session.receive(message, self.loop.time()))
+        self._dispatch()
+        self._flush()
+
+    def writable(self) -> None:
+        """The transport's buffer has room again."""
+        self._flush()
+
+    def lost(self, reason: str = "the connection was lost") -> None:
+        """The transport is gone."""
+        if self._closed.done():
+            return
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.goaway is not None and self.goaway.reason:
+            reason = self.goaway.reason
+        error = TunnelClosed(reason)
+        self._closed.set_result(error)
+        if not self._ready.done():
+            self._ready.set_exception(error)
+            self._ready.exception()  # whoever waits gets it; nobody has to
+        for stream in self._streams.values():
+            stream.failed(error)
+        self._streams.clear()
+
+    # --- inside ---
+
+    def _guard(self, act: Callable[[], None]) -> None:
+        """Run something of the session; a violation by the peer ends the tunnel."""
+        try:
+            act()
+        except RemoteProtocolError as error:
+            logger.warning("%s: protocol violation: %s", self.name, error.reason)
+            self._flush()
+            self._end(f"protocol violation: {error.reason}")
+
+    def _end(self, reason: str) -> None:
+        """Close after what is queued; streams learn it at once."""
+        transport = self._transport
+        self.lost(reason)
+        if transport is not None:
+            transport.close()
+
+    def _abort(self, reason: str) -> None:
+        transport = self._transport
+        self.lost(reason or "closed")
+        if transport is not None:
+            transport.abort()
+
+    def _dispatch(self) -> None:
+        for event in self._session.events():
+            match event:
+                case ev.DataReceived(stream_id, data):
+                    if (stream := self._streams.get(stream_id)) is not None:
+                        stream.received(data)
+                case ev.StreamOpened(stream_id, message):
+                    stream = self._streams[stream_id] = Stream(self, stream_id, message)
+                    self._serve(stream)
+                case ev.StreamFinished(stream_id):
+                    if (stream := self._streams.get(stream_id)) is not None:
+                        stream.finished()
+                        self._forget_if_closed(stream_id)
+                case ev.StreamWasReset(stream_id, code, reason):
+                    if (stream := self._streams.pop(stream_id, None)) is not None:
+                        stream.failed(StreamReset(code, reason))
+                case ev.PeerReady(hello):
+                    self._schedule_tick()
+                    if not self._ready.done():
+                        self._ready.set_result(hello)
+                case ev.PeerGoesAway():
+                    self.goaway = event
+                    logger.info("%s goes away: %s", self.name, event.reason or event.code.name)
+                case ev.PeerDead(reason):
+                    self._abort(reason)
+                case ev.RoundTrip():
+                    pass
+                case _:
+                    assert_never(event)
+
+    def _serve(self, stream: Stream) -> None:
+        """Start the handler of a stream that the peer opened; before `run` it waits for it."""
+        if self._tasks is not None:
+            self._tasks.create_task(self._handle(stream))
+
+    async def _handle(self, stream: Stream) -> None:
+        assert self._handler is not None, "a side without a handler accepts no streams"
+        try:
+            await self._handler(stream.message, stream)
+        except (StreamReset, TunnelClosed) as error:
+            logger.debug("%s: stream %d ended: %s", self.name, stream.id, error)
+        except ProtocolError as error:
+            logger.warning("%s: stream %d: %s", self.name, stream.id, error)
+            stream.reset(ResetCode.PROTOCOL, str(error))
+        except Exception:
+            kind = type(stream.message).__name__
+            logger.exception("%s: stream %d (%s) failed", self.name, stream.id, kind)
+            stream.reset(ResetCode.INTERNAL, "internal error")
+        else:
+            stream.finish()
+
+    def _flush(self) -> None:
+        """Hand frames to the transport while it takes them."""
+        transport, session = self._transport, self._session
+        if transport is None or self.closed:
+            return
+        while transport.buffered() < TRANSPORT_HIGH:
+            chosen = session.next_frame()
+            if chosen is None:
+                return
+            stream_id, frame = chosen
+            transport.send(frame)
+            if stream_id and (stream := self._streams.get(stream_id)) is not None:
+                stream.drained(session.pending(stream_id))
+                self._forget_if_closed(stream_id)
+
+    def _forget_if_closed(self, stream_id: int) -> None:
+        """Drop a stream that both sides have finished; its reader keeps what is unread."""
+        if not self._session.is_open(stream_id):
+            self._streams.pop(stream_id, None)
+
+    def _schedule_tick(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if not self.closed:
+            self._timer = self.loop.call_at(self._session.deadline(), self._tick)
+
+    def _tick(self) -> None:
+        self._guard(lambda: self._session.tick(self.loop.time()))
+        self._dispatch()
+        self._flush()
+        self._schedule_tick()

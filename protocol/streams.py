@@ -1,0 +1,112 @@
+"""The life of one stream as a table: (state, event) -> state (SPEC §4.3).
+
+An absent entry is a violation: of the peer for what was received, of ourselves for what we send.
+Only this file moves a stream's state.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum, auto
+
+from protocol.errors import LocalProtocolError, RemoteProtocolError
+from protocol.frames import Class
+from protocol.windows import ReceiveWindow, SendWindow
+
+
+class State(Enum):
+    """Where a stream is in its life."""
+
+    OPEN = auto()
+    FINISHED_LOCAL = auto()  # we sent FIN
+    FINISHED_REMOTE = auto()  # the peer sent FIN
+    CLOSED = auto()
+
+
+class Happening(Enum):
+    """What can happen to a stream."""
+
+    SEND_DATA = auto()
+    SEND_FIN = auto()
+    SEND_RESET = auto()
+    RECEIVE_DATA = auto()
+    RECEIVE_FIN = auto()
+    RECEIVE_RESET = auto()
+
+
+S, H = State, Happening
+TRANSITIONS: dict[tuple[State, Happening], State] = {
+    (S.OPEN, H.SEND_DATA): S.OPEN,
+    (S.OPEN, H.SEND_FIN): S.FINISHED_LOCAL,
+    (S.OPEN, H.SEND_RESET): S.CLOSED,
+    (S.OPEN, H.RECEIVE_DATA): S.OPEN,
+    (S.OPEN, H.RECEIVE_FIN): S.FINISHED_REMOTE,
+    (S.OPEN, H.RECEIVE_RESET): S.CLOSED,
+    (S.FINISHED_LOCAL, H.SEND_RESET): S.CLOSED,
+    (S.FINISHED_LOCAL, H.RECEIVE_DATA): S.FINISHED_LOCAL,
+    (S.FINISHED_LOCAL, H.RECEIVE_FIN): S.CLOSED,
+    (S.FINISHED_LOCAL, H.RECEIVE_RESET): S.CLOSED,
+    (S.FINISHED_REMOTE, H.SEND_DATA): S.FINISHED_REMOTE,
+    (S.FINISHED_REMOTE, H.SEND_FIN): S.CLOSED,
+    (S.FINISHED_REMOTE, H.SEND_RESET): S.CLOSED,
+    (S.FINISHED_REMOTE, H.RECEIVE_RESET): S.CLOSED,
+}
+_SENDING = frozenset({H.SEND_DATA, H.SEND_FIN, H.SEND_RESET})
+
+
+class StreamState:
+    """State, windows and send queue of one stream; owned by the session."""
+
+    __slots__ = (
+        "cls", "deficit", "fin_queued", "id", "pending", "pending_bytes", "receive", "scheduled",
+        "send", "state",
+    )  # fmt: skip
+
+    def __init__(self, stream_id: int, cls: Class, receive: ReceiveWindow) -> None:
+        self.id = stream_id
+        self.cls = cls
+        self.state = State.OPEN
+        self.send = SendWindow()
+        self.receive = receive
+        self.pending: deque[bytes | memoryview] = deque()
+        self.pending_bytes = 0
+        self.fin_queued = False
+        self.deficit = 0
+        self.scheduled = False
+
+    def happens(self, happening: Happening) -> None:
+        """Move the state.
+
+        Raises:
+            LocalProtocolError: we may not send this now.
+            RemoteProtocolError: the peer may not send this now.
+        """
+        try:
+            self.state = TRANSITIONS[self.state, happening]
+        except KeyError:
+            what = f"stream {self.id} is {self.state.name.lower()}: {happening.name.lower()}"
+            error = LocalProtocolError if happening in _SENDING else RemoteProtocolError
+            raise error(what) from None
+
+    @property
+    def can_send(self) -> bool:
+        """Something waits and credit (or a bare FIN) lets it go."""
+        if self.pending_bytes:
+            return self.send.credit > 0
+        return self.fin_queued
+
+    def take(self, limit: int) -> bytes | memoryview:
+        """Remove up to `limit` bytes from the queue, within the credit; never joins two pieces."""
+        if not self.pending:
+            return b""
+        limit = min(limit, self.send.credit)
+        piece = self.pending[0]
+        if len(piece) <= limit:
+            self.pending.popleft()
+        else:
+            view = memoryview(piece)
+            self.pending[0] = view[limit:]
+            piece = view[:limit]
+        self.pending_bytes -= len(piece)
+        self.send.credit -= len(piece)
+        return piece

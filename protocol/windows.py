@@ -1,0 +1,112 @@
+"""Credit-based flow control, one window per stream and direction (SPEC §5.1, §5.2).
+
+The receiver gives credit back only for bytes that the application has *read*. A window that limits
+its stream is doubled at most once per round trip, as long as the tunnel's and the process's
+`Budget` have room.
+"""
+
+from __future__ import annotations
+
+from protocol.errors import RemoteProtocolError
+from protocol.frames import MAX_CREDIT
+
+INITIAL_WINDOW = (
+    64 * 1024
+)  # bytes; the same for every stream, so that 256 of them fit a tunnel's budget
+MAX_WINDOW = 8 * 1024 * 1024
+TUNNEL_BUDGET = 16 * 1024 * 1024
+PROCESS_BUDGET = 512 * 1024 * 1024
+
+
+class Budget:
+    """Bytes of receive window that may be promised beyond the initial ones."""
+
+    __slots__ = ("_parent", "limit", "used")
+
+    def __init__(self, limit: int, parent: Budget | None = None) -> None:
+        self.limit = limit
+        self.used = 0
+        self._parent = parent
+
+    def reserve(self, size: int) -> bool:
+        """Take `size` bytes here and in every parent, or nothing."""
+        if self.used + size > self.limit:
+            return False
+        if self._parent is not None and not self._parent.reserve(size):
+            return False
+        self.used += size
+        return True
+
+    def release(self, size: int) -> None:
+        """Give back what `reserve` took."""
+        self.used -= size
+        if self._parent is not None:
+            self._parent.release(size)
+
+
+class SendWindow:
+    """How many bytes the peer still allows us to send on one stream."""
+
+    __slots__ = ("credit",)
+
+    def __init__(self) -> None:
+        self.credit = INITIAL_WINDOW
+
+    def add(self, credit: int) -> None:
+        """Take a WINDOW frame's credit.
+
+        Raises:
+            RemoteProtocolError: the sum would pass 2**31 - 1.
+        """
+        if self.credit + credit > MAX_CREDIT:
+            raise RemoteProtocolError("WINDOW frames add up to more than 2**31 - 1 bytes")
+        self.credit += credit
+
+
+class ReceiveWindow:
+    """How many bytes the peer may still send us, and when to give credit back."""
+
+    __slots__ = ("_budget", "_last_update", "_unreturned", "credit", "size")
+
+    def __init__(self, budget: Budget, now: float) -> None:
+        self.size = INITIAL_WINDOW
+        self.credit = INITIAL_WINDOW
+        self._unreturned = 0
+        self._budget = budget
+        self._last_update = now
+
+    def received(self, size: int) -> bool:
+        """Count `size` bytes that came in; False when the peer had no credit for them."""
+        if size > self.credit:
+            return False
+        self.credit -= size
+        return True
+
+    def consumed(self, size: int, now: float, rtt_s: float) -> int:
+        """Count `size` bytes that the application has read; return the credit to send, or 0.
+
+        Credit goes back in pieces of half a window. A piece that was used up within two round trips
+        means that the window limits the stream: it doubles, if the budget allows.
+        """
+        self._unreturned += size
+        if self._unreturned < self.size // 2:
+            return 0
+        if now - self._last_update < 2 * rtt_s:
+            self.grow(self.size)
+        self._last_update = now
+        credit, self._unreturned = self._unreturned, 0
+        self.credit += credit
+        return credit
+
+    def grow(self, extra: int) -> bool:
+        """Promise `extra` bytes more with the next credit, within `MAX_WINDOW` and the budget."""
+        if self.size + extra > MAX_WINDOW or not self._budget.reserve(extra):
+            return False
+        self.size += extra
+        self._unreturned += extra
+        return True
+
+    def close(self) -> None:
+        """Give the budget back."""
+        self._budget.release(self.size - INITIAL_WINDOW)
+        self.size = INITIAL_WINDOW

@@ -1,8 +1,9 @@
 """What a package's archive may hold: the rules hub and agent share, as plain values (no I/O).
 
-`Admission` looks at one member after the other and answers with an `Entry` that is safe to create below an
-empty directory, or raises `ArchiveRefused`. It goes by declared sizes; whoever unpacks must never take more
-bytes of a member than were declared. The hub asks at upload, the agent asks again while it unpacks.
+`Admission` looks at one member after the other and answers with an `Entry` that is safe to create
+below an empty directory, or raises `ArchiveRefused`. It goes by declared sizes: whoever unpacks may
+take no more bytes of a member than were declared. The hub asks at upload, the agent asks again
+while it unpacks.
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ class Entry:
     is_directory: bool
     size_bytes: int
     mode: int
-    """Permission bits to create it with: no setuid, setgid or sticky, not writable by group or others."""
+    """Permission bits to create it with: only the owner may write, no setuid, setgid or sticky."""
 
 
 def valid_name(name: str) -> bool:

@@ -1,8 +1,8 @@
 """Walk a zip or tar.gz member by member, admitting each by `archive_rules`.
 
-Hub (inspection at upload) and agent (extraction) both go through `walk`, so that what one side takes the
-other takes too. It reads from an open binary file that the caller owns, writes nothing, holds at most some
-MiB whatever the archive claims, and turns every defect into `ArchiveRefused`.
+Hub (inspection at upload) and agent (extraction) both go through `walk`, so that what one side
+takes the other takes too. It reads from an open binary file that the caller owns, writes nothing,
+holds a bounded amount whatever the archive claims, and turns every defect into `ArchiveRefused`.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from tarfile import EmptyHeaderError, EOFHeaderError, HeaderError  # type: ignore[attr-defined]
 from typing import IO, BinaryIO, Self
 
 from protocol.archive_rules import (
@@ -34,11 +35,10 @@ _DIRECTORY_BYTES = 64 * 1024**2
 """The largest central directory of a zip: 50,000 members with the longest paths."""
 _TAR_SLACK_BYTES = 1024**2
 _TAR_HEADER_BYTES = 8 * 1024
-"""A tar may spend 1 MiB, and 8 KiB a member, on headers and padding; that bounds what tarfile holds."""
+"""A tar may spend 1 MiB, and 8 KiB a member, on headers and padding: what tarfile holds at most."""
 _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 _GZIP_MAGIC = b"\x1f\x8b"
-_TAR_END = (tarfile.EOFHeaderError, tarfile.EmptyHeaderError)
-_TAR_DEFECT = tarfile.HeaderError
+_TAR_END = (EOFHeaderError, EmptyHeaderError)
 _DEFECTS = (
     zipfile.BadZipFile, tarfile.TarError, gzip.BadGzipFile, zlib.error,
     EOFError, ValueError, OverflowError, IndexError, NotImplementedError, RuntimeError,
@@ -91,11 +91,11 @@ def _defects_refused() -> Iterator[None]:
         raise ArchiveRefused(f"it is damaged or cut short ({error})") from error
 
 
-# --- zip ---------------------------------------------------------------------------------------------
+# --- zip ------------------------------------------------------------------------------------------
 
 
 class _GuardedFile:
-    """What zipfile reads through: refuses a central directory that is larger than the rules allow."""
+    """What zipfile reads through: refuses a central directory larger than the rules allow."""
 
     def __init__(self, source: BinaryIO) -> None:
         self._source = source
@@ -153,7 +153,7 @@ def _zip_content(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Iterator[by
         yield from _pieces(content, info.file_size, info.filename)
 
 
-# --- tar.gz ------------------------------------------------------------------------------------------
+# --- tar.gz ---------------------------------------------------------------------------------------
 
 
 class _MeteredFile:
@@ -185,13 +185,13 @@ class _StrictTarInfo(tarfile.TarInfo):
             return super().fromtarfile(tarfile)
         except _TAR_END:
             raise
-        except _TAR_DEFECT as error:
+        except HeaderError as error:
             raise ArchiveRefused(f"it is damaged or cut short ({error})") from error
 
 
 def _tar_members(source: BinaryIO, admission: Admission) -> Iterator[Member]:
     with gzip.GzipFile(fileobj=source, mode="rb") as unpacked:
-        metered = _MeteredFile(io.BufferedReader(unpacked, PIECE_BYTES))  # type: ignore[type-var]
+        metered = _MeteredFile(io.BufferedReader(unpacked, PIECE_BYTES))
         with tarfile.open(fileobj=metered, mode="r|", tarinfo=_StrictTarInfo) as archive:  # type: ignore[call-overload]
             while (info := archive.next()) is not None:
                 kind = _tar_kind(info)

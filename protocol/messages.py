@@ -47,6 +47,7 @@ class Exec(Message, tag="exec", frozen=True):
 
     run: Name
     argv: Argv
+    """Empty: attach only; a node that does not know the run refuses with NOT_FOUND."""
     user: Name | None = None
     cwd: Text | None = None
     env: Environment = {}

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from protocol.aio.tunnel import Handler, Tunnel
 from protocol.frames import Hello
 from protocol.messages import AgentOpen, HubOpen
-from protocol.session import DEFAULT_LIMITS, Limits, Side
+from protocol.session import DEFAULT_LIMITS, LIMITS_OF_HUB, Limits, Side
 
 
 class MemoryTransport:
@@ -52,7 +52,7 @@ async def memory_pair(
     *,
     dialled_accepts: object = None,
     accepted_accepts: object = None,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: Limits | None = None,
 ) -> AsyncIterator[tuple[Tunnel, Tunnel]]:
     """Two running tunnels that are each other's peer: (the dialling end, the accepting end).
 
@@ -61,14 +61,14 @@ async def memory_pair(
         accepted_handler: serves what the dialling end opens, as a hub does.
         dialled_accepts: what the accepting end may open; by default everything of the hub's.
         accepted_accepts: what the dialling end may open; by default everything of an agent's.
-        limits: of both ends.
+        limits: of both ends; by default those of an agent and of a hub.
     """
     dialled = Tunnel(
         Side.DIALLED,
         Hello(software="memory"),
         dialled_handler,
         accepts=(dialled_accepts or HubOpen) if dialled_handler else None,
-        limits=limits,
+        limits=limits or LIMITS_OF_HUB,
         name="accepted",
     )
     accepted = Tunnel(
@@ -76,7 +76,7 @@ async def memory_pair(
         Hello(software="memory"),
         accepted_handler,
         accepts=(accepted_accepts or AgentOpen) if accepted_handler else None,
-        limits=limits,
+        limits=limits or DEFAULT_LIMITS,
         name="dialled",
     )
     async with asyncio.TaskGroup() as tasks:

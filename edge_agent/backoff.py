@@ -1,0 +1,41 @@
+"""When to dial again: full jitter, a stability gate, and what the hub asked for.
+
+Pure: time and chance are arguments. The back-off grows with every attempt and is forgotten only
+after a tunnel that lived for `STABLE_S`: a hub that accepts and then drops is not hammered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+FIRST_S = 1.0
+CAP_S = 60.0
+STABLE_S = 60.0
+REFUSED_S = 300.0
+"""After a refusal for good (revoked, unknown, expired): 5 to 15 minutes."""
+
+
+class Backoff:
+    """The delays of one agent."""
+
+    __slots__ = ("_attempts", "_random")
+
+    def __init__(self, random: Callable[[], float]) -> None:
+        """`random` draws from [0, 1)."""
+        self._random = random
+        self._attempts = 0
+
+    def lost(self, lived_s: float, retry_after_s: float = 0.0) -> float:
+        """Seconds to wait after an attempt whose tunnel lived `lived_s` (0: it never stood).
+
+        `retry_after_s` above 0 is the hub's word: a random time up to it is waited at least.
+        """
+        if lived_s >= STABLE_S:
+            self._attempts = 0
+        ceiling = min(CAP_S, FIRST_S * 2 ** min(self._attempts, 16))
+        self._attempts += 1
+        return self._random() * max(ceiling, retry_after_s)
+
+    def refused(self) -> float:
+        """Seconds to wait after the hub refused this node by name."""
+        return REFUSED_S * (1 + 2 * self._random())

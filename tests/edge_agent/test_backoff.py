@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+from edge_agent.backoff import CAP_S, REFUSED_S, STABLE_S, Backoff
+
+
+def highest() -> float:
+    return 1.0
+
+
+def test_the_ceiling_doubles_up_to_a_minute() -> None:
+    backoff = Backoff(highest)
+    assert [backoff.lost(0) for _ in range(8)] == [1, 2, 4, 8, 16, 32, CAP_S, CAP_S]
+
+
+def test_the_whole_range_is_used() -> None:
+    assert Backoff(lambda: 0.0).lost(0) == 0
+
+
+def test_a_short_life_does_not_reset_it() -> None:
+    backoff = Backoff(highest)
+    for _ in range(4):
+        backoff.lost(STABLE_S - 1)
+    assert backoff.lost(STABLE_S - 1) == 16
+
+
+def test_a_stable_tunnel_resets_it() -> None:
+    backoff = Backoff(highest)
+    for _ in range(6):
+        backoff.lost(0)
+    assert backoff.lost(STABLE_S) == 1
+
+
+def test_the_hub_may_ask_for_more_patience() -> None:
+    assert Backoff(highest).lost(120, retry_after_s=30) == 30
+
+
+def test_a_refusal_waits_five_to_fifteen_minutes() -> None:
+    assert Backoff(lambda: 0.0).refused() == REFUSED_S
+    assert Backoff(highest).refused() == 3 * REFUSED_S

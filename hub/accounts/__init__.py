@@ -1,1 +1,1 @@
-"""placeholder."""
+"""Who may call the hub: users, browser sessions, API tokens, tickets; see `accounts.py`."""

@@ -134,6 +134,10 @@ class Tunnel:
         """
         return await asyncio.shield(self._ready)
 
+    async def wait_closed(self) -> TunnelClosed:
+        """Wait for the end of the tunnel; returns why."""
+        return await asyncio.shield(self._closed)
+
     async def open(self, message: Open) -> Stream:
         """Open a stream.
 
@@ -158,7 +162,7 @@ class Tunnel:
                 for stream in list(self._streams.values()):
                     if stream.id % 2 != self._session.own_parity:
                         self._serve(stream)
-                reason = await asyncio.shield(self._closed)
+                reason = await self.wait_closed()
                 self._tasks = None
             return reason
         finally:

@@ -1,0 +1,76 @@
+"""One attempt to reach the hub: address, proxy, TLS, the hub's identity, the upgrade.
+
+Proxies come from the environment as other programs read it: `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`.
+"""
+
+from __future__ import annotations
+
+import ssl
+import urllib.request
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from certs.contexts import agent_context, explain_ssl_error
+from certs.errors import CertificateRefused
+from certs.identity import check_hub
+from edge_agent.config import AgentConfig
+from edge_agent.state import StateDir
+from protocol.aio import Tunnel
+from protocol.aio.websocket import ConnectRefused, connect_websocket
+
+TUNNEL_PATH = "/tunnel"
+
+
+@dataclass(frozen=True, slots=True)
+class DialFailed(Exception):
+    """No tunnel; `refused` says that the hub knows us and will not have us."""
+
+    reason: str
+    refused: bool = False
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+def tunnel_url(hub: str) -> str:
+    """The address of the tunnels of a hub given as https://host[:port]."""
+    parts = urlsplit(hub)
+    return f"wss://{parts.netloc}{TUNNEL_PATH}"
+
+
+def proxy_for(hub: str) -> str | None:
+    """The proxy that the environment names for the hub, or None."""
+    host = urlsplit(hub).netloc
+    if urllib.request.proxy_bypass(host):
+        return None
+    proxies = urllib.request.getproxies_environment()
+    proxy = proxies.get("https") or proxies.get("all")
+    if proxy and "://" not in proxy:
+        return f"http://{proxy}"
+    return proxy
+
+
+async def dial(tunnel: Tunnel, hub: str, config: AgentConfig, state: StateDir) -> None:
+    """Attach `tunnel` to a connection to `hub`.
+
+    Raises:
+        DialFailed: with a reason that names what to look at.
+    """
+    try:
+        context = agent_context(state.certificate, state.key, state.trust.read_bytes())
+        await connect_websocket(
+            tunnel,
+            tunnel_url(hub),
+            context,
+            proxy=proxy_for(hub),
+            check=lambda der: check_hub(der, config.mesh_id),
+        )
+    except ConnectRefused as error:
+        raise DialFailed(f"the hub refused: {error}", refused=error.status == 403) from error
+    except CertificateRefused as error:
+        raise DialFailed(f"{hub} is not our hub: {error}") from error
+    except ssl.SSLError as error:
+        raise DialFailed(f"TLS with {hub} failed ({explain_ssl_error(error)}): {error}") from error
+    except (OSError, TimeoutError, ValueError) as error:
+        detail = str(error) or type(error).__name__
+        raise DialFailed(f"can't reach {hub}: {detail}") from error

@@ -1,0 +1,112 @@
+"""Serve a `transfer` stream: say which chunks are missing, take them, verify, keep.
+
+The rule it guards: what the hub sends is checked chunk by chunk before it counts, at most one chunk
+is held in memory, and a broken stream leaves what was verified for the next attempt.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+
+from edge_agent.packages.cache import Partial, Plan
+from edge_agent.packages.disk import NodeRefused, in_thread
+from edge_agent.packages.room import PackageRoom
+from edge_agent.policy import Refused
+from protocol.aio import Channel, ResetCode, Stream
+from protocol.messages import (
+    ChunkDigests,
+    ChunkPart,
+    ChunkRefused,
+    ChunkStored,
+    Missing,
+    Stored,
+    Transfer,
+    TransferFromHub,
+    TransferFromNode,
+)
+
+MAX_CHUNKS = 65_536
+MAX_RANGES = 4096
+MAX_REFUSALS = 3
+"""How often one chunk may arrive damaged."""
+
+_log = logging.getLogger(__name__)
+_Hub = Channel[TransferFromNode, TransferFromHub]
+
+
+async def handle_transfer(opening: Transfer, stream: Stream, room: PackageRoom) -> None:
+    """Receive one artifact into the cache."""
+    hub: _Hub = Channel(stream, TransferFromHub)
+    try:
+        room.policy.current().allow_deploy()
+        plan = await _receive_plan(opening, hub)
+        async with room.turn("transfer", plan.digest):
+            if await in_thread(lambda _: room.cache.find(plan.digest)) is None:
+                await _receive(plan, hub, room)
+            else:
+                await hub.send(Missing(ranges=[]))
+    except (NodeRefused, Refused, OSError) as error:
+        _log.warning("transfer of %s refused: %s", opening.digest, error)
+        hub.reset(ResetCode.REFUSED, str(error))
+        return
+    await hub.send(Stored())
+    hub.finish()
+
+
+async def _receive_plan(opening: Transfer, hub: _Hub) -> Plan:
+    count = -(-opening.size_bytes // opening.chunk_bytes)
+    if count > MAX_CHUNKS:
+        raise NodeRefused(f"{count:,} chunks are too many, at most {MAX_CHUNKS:,} are allowed")
+    digests = bytearray()
+    while len(digests) < 32 * count:
+        match await hub.receive():
+            case ChunkDigests(digests=more) if more:
+                digests += more
+            case _:
+                raise NodeRefused("the chunk digests are not complete")
+    return Plan(opening.digest, opening.size_bytes, opening.chunk_bytes, bytes(digests))
+
+
+async def _receive(plan: Plan, hub: _Hub, room: PackageRoom) -> None:
+    await in_thread(lambda _: room.cache.prune())
+    partial = Partial(plan, room.cache)
+    try:
+        await in_thread(partial.begin)
+        await hub.send(Missing(ranges=partial.missing(MAX_RANGES)))
+        refusals: Counter[int] = Counter()
+        while not partial.is_complete:
+            index, data = await _receive_chunk(plan, hub)
+            if await in_thread(lambda _, index=index, data=data: partial.store(index, data)):  # type: ignore[misc]
+                await hub.send(ChunkStored(index=index))
+            else:
+                await _refuse(index, refusals, hub)
+        await in_thread(partial.finish)
+    finally:
+        partial.close()
+
+
+async def _refuse(index: int, refusals: Counter[int], hub: _Hub) -> None:
+    refusals[index] += 1
+    if refusals[index] >= MAX_REFUSALS:
+        raise NodeRefused(f"chunk {index} arrived damaged {MAX_REFUSALS} times")
+    await hub.send(ChunkRefused(index=index))
+
+
+async def _receive_chunk(plan: Plan, hub: _Hub) -> tuple[int, bytearray]:
+    """Collect the parts of the next chunk; they come one after the other."""
+    index, data = -1, bytearray()
+    while index < 0 or len(data) < plan.length(index):
+        match await hub.receive():
+            case ChunkPart() as part if (index < 0 or part.index == index) and part.data:
+                index = part.index
+                if index >= plan.count or part.offset != len(data):
+                    raise NodeRefused(f"a part of chunk {part.index} is out of order")
+                data += part.data
+                if len(data) > plan.length(index):
+                    raise NodeRefused(f"chunk {index} is too long")
+            case None:
+                raise NodeRefused("the hub ended the transfer before it was complete")
+            case _:
+                raise NodeRefused(f"chunk {index} is not complete")
+    return index, data

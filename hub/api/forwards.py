@@ -1,0 +1,46 @@
+"""Open forwards: `/forwards`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import msgspec
+from litestar import Controller, get
+from litestar.params import Parameter
+
+from hub.api.guards import requires
+from hub.authz import Verb
+from hub.core import Hub
+from hub.forwards import ForwardView
+
+
+class ForwardPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Some of the open forwards, oldest first."""
+
+    items: list[ForwardView]
+    next_cursor: str | None
+    total: int
+
+
+class ForwardsController(Controller):
+    """Open forwards."""
+
+    path = "/forwards"
+    tags = ("forwards",)
+
+    @get(guards=[requires(Verb.VIEW)])
+    async def list_forwards(
+        self,
+        hub: Hub,
+        limit: Annotated[int, Parameter(ge=1, le=500)] = 100,
+        cursor: Annotated[str | None, Parameter(max_length=64)] = None,
+    ) -> ForwardPage:
+        """List the forwards that are open now, with the bytes so far."""
+        everything = hub.forwards.list()
+        following = [view for view in everything if cursor is None or view.id > cursor]
+        shown = following[:limit]
+        return ForwardPage(
+            items=shown,
+            next_cursor=shown[-1].id if len(following) > limit else None,
+            total=len(everything),
+        )

@@ -1,0 +1,96 @@
+"""The clients' side of the hub: one tunnel per CLI or SDK, opened with a bearer token.
+
+The upgrade is answered at once and the token looked up beside it; no stream is served before that,
+and the tunnel is closed when the token or its owner loses their rights.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+from hub.accounts.changes import Ended
+from hub.authz import Subject
+from hub.clients import Clients
+from hub.core import Hub
+from hub.errors import HubError
+from protocol.aio import GoAwayCode, Stream, Tunnel
+from protocol.aio.websocket import Refusal, Request
+from protocol.frames import Hello
+from protocol.messages import ClientOpen, Open
+from protocol.session import Limits, Side
+from protocol.windows import Budget
+
+logger = logging.getLogger(__name__)
+
+CLIENT_PATH = "/client"
+LIMITS_OF_CLIENTS = Limits(max_streams=256, opens_per_s=1000.0)
+"""A browser through a forward opens connections in bursts."""
+
+
+class ClientTunnels:
+    """Makes and runs the tunnels of clients."""
+
+    def __init__(self, hub: Hub, tasks: asyncio.TaskGroup, software: str, budget: Budget) -> None:
+        """`tasks` owns every tunnel; `budget` is the process's receive budget."""
+        self._hub = hub
+        self._tasks = tasks
+        self._software = software
+        self._budget = budget
+        self._open: set[Tunnel] = set()
+        self._clients = Clients(hub.registry, hub.nodes, hub.forwards, hub.shells)
+
+    def on_request(self, request: Request) -> Tunnel | Refusal:
+        """Answer an upgrade on the clients' route."""
+        if request.path.partition("?")[0] != CLIENT_PATH:
+            return Refusal(404, f"clients' tunnels are at {CLIENT_PATH}")
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token:
+            return Refusal(401, "send a bearer token in Authorization")
+        signed_in: asyncio.Future[Subject] = asyncio.get_running_loop().create_future()
+
+        async def handle(message: Open, stream: Stream) -> None:
+            subject = await asyncio.shield(signed_in)
+            await self._clients.handler_for(subject)(message, stream)
+
+        tunnel = Tunnel(
+            Side.ACCEPTED,
+            Hello(software=self._software),
+            handle,
+            accepts=ClientOpen,
+            limits=LIMITS_OF_CLIENTS,
+            budget=self._budget,
+            name=f"client {request.address}",
+        )
+        self._tasks.create_task(self._live(tunnel, token.strip(), request.address, signed_in))
+        return tunnel
+
+    async def close_all(self) -> None:
+        """Say GOAWAY to every client: the hub stops."""
+        async with asyncio.TaskGroup() as tasks:
+            for tunnel in self._open:
+                tasks.create_task(tunnel.close(GoAwayCode.SHUTDOWN, "the hub is stopping"))
+
+    async def _live(
+        self, tunnel: Tunnel, token: str, address: str, signed_in: asyncio.Future[Subject]
+    ) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(tunnel.run())
+            try:
+                subject = await self._hub.accounts.tokens.verify(token, address)
+            except HubError as error:
+                signed_in.cancel()
+                await tunnel.close(GoAwayCode.REVOKED, str(error))
+                return
+            signed_in.set_result(subject)
+
+            def on_change(ended: Ended) -> None:
+                if ended.covers(subject):
+                    tasks.create_task(tunnel.close(GoAwayCode.REVOKED, "your rights changed"))
+
+            self._open.add(tunnel)
+            try:
+                with self._hub.accounts.watch(on_change):
+                    await tunnel.wait_closed()
+            finally:
+                self._open.discard(tunnel)

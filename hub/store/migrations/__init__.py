@@ -1,0 +1,1 @@
+"""Alembic's migrations of the hub's database; `upgrade` runs them when a store opens."""

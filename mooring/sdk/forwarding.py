@@ -1,0 +1,160 @@
+"""Local ports whose connections come out on a node: one `ClientForward` stream each.
+
+`Link` keeps a tunnel to the hub up, with full jitter between attempts (up to 30 s); `Forwarder`
+serves the connections of listeners. At most 64 KiB a direction is read ahead of the tunnel's credit
+and 256 KiB of the other side's write buffer, so a slow end slows the fast one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import NoReturn
+
+from mooring.sdk.async_client import AsyncClient
+from mooring.sdk.errors import HubUnreachable, Unavailable
+from protocol.aio import ProtocolError, Stream, Tunnel
+from protocol.messages import ClientForward, ClientOpen
+
+logger = logging.getLogger(__name__)
+
+READ_BYTES = 64 * 1024
+WRITE_HIGH = 256 * 1024
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+STABLE_AFTER_S = 60.0
+OPEN_TIMEOUT_S = 20.0
+MAX_CONNECTIONS = 200  # below the hub's limit of streams per tunnel
+
+
+class Link:
+    """A tunnel to the hub that comes back when it is cut."""
+
+    def __init__(self, hub: AsyncClient) -> None:
+        self._hub = hub
+        self._tunnel: Tunnel | None = None
+        self._up = asyncio.Event()
+
+    async def run(self) -> NoReturn:
+        """Keep the tunnel up until cancelled.
+
+        Raises:
+            MooringError: the first attempt failed, or the hub refuses us.
+        """
+        loop = asyncio.get_running_loop()
+        wait_s, had_one = FIRST_WAIT_S, False
+        while True:
+            started = loop.time()
+            try:
+                await self._one_life()
+                had_one = True
+            except (HubUnreachable, Unavailable) as error:
+                if not had_one:
+                    raise
+                logger.warning("%s", error)
+            stable = loop.time() - started > STABLE_AFTER_S
+            wait_s = FIRST_WAIT_S if stable else min(2 * wait_s, LONGEST_WAIT_S)
+            await asyncio.sleep(random.uniform(0, wait_s))  # noqa: S311  # full jitter
+
+    async def _one_life(self) -> None:
+        async with self._hub.tunnel() as tunnel:
+            self._tunnel = tunnel
+            self._up.set()
+            try:
+                reason = await tunnel.wait_closed()
+            finally:
+                self._up.clear()
+                self._tunnel = None
+        logger.warning("the tunnel to %s ended: %s", self._hub.identity.url, reason)
+
+    async def up(self) -> None:
+        """Wait until the tunnel is there."""
+        await self._up.wait()
+
+    async def open(self, message: ClientOpen) -> Stream:
+        """Open a stream, waiting up to 20 s for the tunnel.
+
+        Raises:
+            ProtocolError: the tunnel was cut at that moment.
+            TimeoutError: there was none in time.
+        """
+        async with asyncio.timeout(OPEN_TIMEOUT_S):
+            await self._up.wait()
+        assert self._tunnel is not None, "the event is set while it is there"
+        return await self._tunnel.open(message)
+
+
+@dataclass(frozen=True, slots=True)
+class Forwarder:
+    """Joins connections to a place that a node can reach."""
+
+    link: Link
+    node: str
+    host: str
+    port: int
+    failed: Callable[[str, Exception], None] = lambda peer, error: None
+    """Called with the peer's address when a connection could not be joined."""
+
+    @asynccontextmanager
+    async def listen(self, bind: str, port: int) -> AsyncIterator[list[tuple[str, int]]]:
+        """Accept connections while the block runs; yields the addresses that are listened on.
+
+        Raises:
+            OSError: the address can't be had.
+        """
+        slots = asyncio.Semaphore(MAX_CONNECTIONS)
+
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            async with slots:
+                await self._serve(reader, writer)
+
+        server = await asyncio.start_server(serve, bind, port, limit=READ_BYTES, backlog=128)
+        try:
+            yield [sock.getsockname()[:2] for sock in server.sockets]
+        finally:
+            server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.set_write_buffer_limits(high=WRITE_HIGH)
+        try:
+            message = ClientForward(node=self.node, host=self.host, port=self.port)
+            async with await self.link.open(message) as stream:
+                await join(reader, writer, stream)
+        except (ProtocolError, TimeoutError) as error:
+            self.failed(str(writer.get_extra_info("peername", ["?"])[0]), error)
+            writer.transport.abort()
+        except ConnectionError as error:
+            logger.debug("a local connection ended: %s", error)
+        finally:
+            writer.close()
+
+
+async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: Stream) -> None:
+    """Carry bytes both ways until both ends have finished.
+
+    Raises:
+        ProtocolError: the stream or its tunnel failed.
+        ConnectionError: the local connection failed; the stream is reset.
+    """
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(_to_stream(reader, stream))
+            tasks.create_task(_from_stream(stream, writer))
+    except ExceptionGroup as group:  # one direction failed and ended the other
+        raise group.exceptions[0] from group
+
+
+async def _to_stream(reader: asyncio.StreamReader, stream: Stream) -> None:
+    while data := await reader.read(READ_BYTES):
+        await stream.write(data)
+    stream.finish()
+
+
+async def _from_stream(stream: Stream, writer: asyncio.StreamWriter) -> None:
+    while data := await stream.read(READ_BYTES):
+        writer.write(data)
+        await writer.drain()
+    writer.write_eof()

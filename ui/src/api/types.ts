@@ -1,0 +1,37 @@
+/* The names under which the pages use the hub's schemas; the fields come from the OpenAPI document. */
+import type { components } from './schema'
+
+type Schemas = components['schemas']
+
+export type User = Schemas['User']
+export type Session = Schemas['Session']
+export type Node = Schemas['Node']
+export type HubEvent = Schemas['Event']
+export type SeriesInfo = Schemas['SeriesInfo']
+export type History = Schemas['History']
+export type Group = Schemas['Group']
+export type JoinToken = Schemas['JoinToken']
+export type NewJoinToken = Schemas['NewJoinToken']
+export type TokenSpec = Schemas['TokenSpec']
+export type Task = Schemas['Task']
+export type TaskSpec = Schemas['TaskSpec']
+export type Run = Schemas['Run']
+export type Package = Schemas['Package']
+export type Deployment = Schemas['Deployment']
+export type DeploymentNode = Schemas['DeploymentNode']
+export type DeploymentSpec = Schemas['DeploymentSpec']
+export type ShellSession = Schemas['ShellSession']
+export type ForwardInfo = Schemas['ForwardInfo']
+export type ApiToken = Schemas['ApiToken']
+export type NewApiToken = Schemas['NewApiToken']
+export type AuditEntry = Schemas['AuditEntry']
+
+export type Role = 'viewer' | 'operator' | 'deployer' | 'admin'
+export const roles: readonly Role[] = ['viewer', 'operator', 'deployer', 'admin']
+
+/* One page of a list, as every list route answers. */
+export interface Page<T> {
+  items: T[]
+  next_cursor?: string | null
+  total: number
+}

@@ -1,0 +1,14 @@
+/* The part of an event's data that says something to a person. */
+import type { HubEvent } from '@/api/types'
+
+const SHOWN = ['reason', 'subject', 'package', 'version', 'state', 'exit_code', 'group', 'address']
+
+export function eventDetail(event: Pick<HubEvent, 'data'>): string {
+  const data: Record<string, unknown> = event.data
+  return SHOWN.flatMap((field) => {
+    const value = data[field]
+    return typeof value === 'string' || typeof value === 'number' ? [String(value)] : []
+  })
+    .filter(Boolean)
+    .join(' · ')
+}

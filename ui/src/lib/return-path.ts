@@ -1,0 +1,5 @@
+/* Where to go after signing in: a path of these pages, never another host. */
+export function returnPath(query: unknown): string {
+  if (typeof query !== 'string' || !/^\/(?![/\\])/.test(query)) return '/nodes'
+  return query.startsWith('/sign-in') ? '/nodes' : query
+}

@@ -1,0 +1,37 @@
+/* Users, tokens, audit. */
+export default {
+  users: {
+    add: 'New user',
+    note: 'Roles include the ones before them: viewer, operator, deployer, administrator.',
+    role: 'Role',
+    may_sign_in: 'May sign in',
+    created: 'Created',
+    you: '(you)',
+    set_password: 'Set password',
+    password_of: 'New password of {name}',
+    remove: 'Delete user',
+    remove_text: '{name} is signed out everywhere, and their API tokens stop working.',
+  },
+  api_tokens: {
+    add: 'New API token',
+    note: 'For scripts and the command line. A token can do what its role can, and no more than its user.',
+    none: 'No API tokens',
+    none_text: 'Create one for a script, a CI job or the mooring command.',
+    user: 'User',
+    expires: 'Expires',
+    used: 'Last used',
+    once: 'Copy the token now. It is not shown again.',
+    remove: 'Delete token',
+    remove_text: 'Programs that use the token {name} stop working at once.',
+  },
+  audit: {
+    note: 'Every act of every user, and every refusal.',
+    none: 'No entries',
+    when: 'When',
+    who: 'Who',
+    address: 'From',
+    act: 'Act',
+    object: 'Object',
+    outcome: 'Outcome',
+  },
+}

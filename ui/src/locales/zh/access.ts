@@ -1,0 +1,37 @@
+/* Users, tokens, audit. */
+export default {
+  users: {
+    add: '新建用户',
+    note: '角色逐级包含：观察者、操作员、发布员、管理员。',
+    role: '角色',
+    may_sign_in: '允许登录',
+    created: '创建时间',
+    you: '（本人）',
+    set_password: '设置密码',
+    password_of: '设置 {name} 的新密码',
+    remove: '删除用户',
+    remove_text: '{name} 的所有会话将退出，其 API 令牌也会失效。',
+  },
+  api_tokens: {
+    add: '新建 API 令牌',
+    note: '供脚本和命令行使用。令牌的权限取决于其角色，且不超过所属用户。',
+    none: '没有 API 令牌',
+    none_text: '可为脚本、CI 任务或 mooring 命令创建。',
+    user: '用户',
+    expires: '到期',
+    used: '最近使用',
+    once: '请立即复制令牌，之后不再显示。',
+    remove: '删除令牌',
+    remove_text: '使用令牌 {name} 的程序将立即无法访问。',
+  },
+  audit: {
+    note: '所有用户的操作以及被拒绝的请求。',
+    none: '没有记录',
+    when: '时间',
+    who: '操作者',
+    address: '来源地址',
+    act: '操作',
+    object: '对象',
+    outcome: '结果',
+  },
+}

@@ -1,0 +1,7 @@
+import access from './access'
+import frame from './frame'
+import nodes from './nodes'
+import ship from './ship'
+import work from './work'
+
+export default { ...frame, ...nodes, ...work, ...ship, ...access }

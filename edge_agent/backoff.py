@@ -32,7 +32,7 @@ class Backoff:
         """
         if lived_s >= STABLE_S:
             self._attempts = 0
-        ceiling = min(CAP_S, FIRST_S * 2 ** min(self._attempts, 16))
+        ceiling: float = min(CAP_S, FIRST_S * 2 ** min(self._attempts, 16))
         self._attempts += 1
         return self._random() * max(ceiling, retry_after_s)
 

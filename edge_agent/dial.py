@@ -6,27 +6,29 @@ Proxies come from the environment as other programs read it: `HTTPS_PROXY`, `ALL
 from __future__ import annotations
 
 import ssl
+import time
 import urllib.request
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from certs.contexts import agent_context, explain_ssl_error
 from certs.errors import CertificateRefused
 from certs.identity import check_hub
 from edge_agent.config import AgentConfig
-from edge_agent.state import StateDir
+from edge_agent.renewal import load_leaf
+from edge_agent.state import StateDir, StateError
 from protocol.aio import Tunnel
 from protocol.aio.websocket import ConnectRefused, connect_websocket
 
 TUNNEL_PATH = "/tunnel"
 
 
-@dataclass(frozen=True, slots=True)
 class DialFailed(Exception):
     """No tunnel; `refused` says that the hub knows us and will not have us."""
 
-    reason: str
-    refused: bool = False
+    def __init__(self, reason: str, *, refused: bool = False) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.refused = refused
 
     def __str__(self) -> str:
         return self.reason
@@ -56,6 +58,7 @@ async def dial(tunnel: Tunnel, hub: str, config: AgentConfig, state: StateDir) -
     Raises:
         DialFailed: with a reason that names what to look at.
     """
+    _check_own_certificate(state)
     try:
         context = agent_context(state.certificate, state.key, state.trust.read_bytes())
         await connect_websocket(
@@ -74,3 +77,22 @@ async def dial(tunnel: Tunnel, hub: str, config: AgentConfig, state: StateDir) -
     except (OSError, TimeoutError, ValueError) as error:
         detail = str(error) or type(error).__name__
         raise DialFailed(f"can't reach {hub}: {detail}") from error
+
+
+def _check_own_certificate(state: StateDir) -> None:
+    """Say by name what the hub's TLS would only show as a closed connection.
+
+    Raises:
+        DialFailed: our certificate is out of date.
+    """
+    try:
+        leaf = load_leaf(state)
+    except StateError as error:
+        raise DialFailed(str(error), refused=True) from error
+    if time.time() >= leaf.not_valid_after_utc.timestamp():
+        until = leaf.not_valid_after_utc.isoformat()
+        raise DialFailed(
+            f"this node's certificate expired on {until}: join again with a new token "
+            f"(mooring agent join --force), or set the clock right",
+            refused=True,
+        )

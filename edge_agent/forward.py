@@ -13,7 +13,7 @@ import ipaddress
 import os
 import socket
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from edge_agent.policy import Policy, PolicyFile, Refused
 from protocol.aio import ResetCode, Stream, StreamReset, TunnelClosed
@@ -170,9 +170,9 @@ class _Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport (asyncio)."""
-        assert isinstance(transport, asyncio.Transport), "TCP gives a transport both ways"
-        self._transport = transport
-        transport.set_write_buffer_limits(high=_BUFFER, low=_PIECE)
+        # uvloop's transport is one in all but name.
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=_BUFFER, low=_PIECE)
         self._writable.set()
 
     def data_received(self, data: bytes) -> None:

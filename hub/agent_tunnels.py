@@ -19,6 +19,7 @@ from certs.errors import CertificateRefused, RequestRefused
 from certs.identity import NodeIdentity
 from hub.core import Hub
 from hub.enrolment import NodeRefused
+from hub.errors import HubError
 from protocol.aio import (
     Channel,
     GoAwayCode,
@@ -135,14 +136,24 @@ class AgentTunnels:
             except TunnelClosed as error:
                 logger.info("%s: no tunnel: %s", address, error)
                 return
-            if registry.attach(node_id, tunnel, time.monotonic()):
+            alone = registry.attach(node_id, tunnel, time.monotonic())
+            self._cut_if_barred_meanwhile(identity)
+            if alone:
                 await nodes.came_online(node_id, address, time.time())
                 self._hub.deployments.node_came_online(node_id)
+                self._hub.tasks.node_came_online(node_id)
             else:
                 await self._quarantine(node_id)
             closed = await running
         if registry.detach(node_id, tunnel):
             await nodes.went_offline(node_id, time.time(), str(closed))
+
+    def _cut_if_barred_meanwhile(self, identity: NodeIdentity) -> None:
+        """A revocation between the upgrade and the registry found no tunnel to cut."""
+        try:
+            self._hub.enrolment.check(identity)
+        except NodeRefused as refusal:
+            self._hub.registry.cut(identity.node_id, GoAwayCode.REVOKED, str(refusal))
 
     async def _quarantine(self, node_id: str) -> None:
         reason = "two machines use this node's key: remove the node and join both again"
@@ -165,7 +176,7 @@ class AgentTunnels:
         assert isinstance(opened, Renew)
         try:
             issued = await self._hub.enrolment.renew(identity, opened.csr_pem)
-        except (RequestRefused, NodeRefused) as refusal:
+        except (RequestRefused, NodeRefused, HubError) as refusal:
             stream.reset(ResetCode.REFUSED, str(refusal))
             return
         await Channel[Certificate, Message](stream, Message).send(

@@ -32,7 +32,7 @@ from hub.api.join import JoinController
 from hub.api.metrics import node_metrics
 from hub.api.nodes import NodesController
 from hub.api.packages import PackagesController
-from hub.api.problems import EXCEPTION_HANDLERS
+from hub.api.problems import EXCEPTION_HANDLERS, log_socket_fault
 from hub.api.schema import openapi_config
 from hub.api.session import SessionController
 from hub.api.shells import ShellsController
@@ -97,6 +97,7 @@ def _litestar(hub: Hub, static: Path, provide_hub: Callable[[], Hub]) -> Litesta
         signature_namespace={"Hub": Any, "Subject": Any},
         state=State({"hub": hub}),
         exception_handlers=EXCEPTION_HANDLERS,
+        after_exception=[log_socket_fault],
         before_send=[SecurityHeaders(hub.accounts.origins, hub.telemetry)],
         openapi_config=openapi_config(hub_version()),
         request_max_body_size=BODY_LIMIT_BYTES,

@@ -2,8 +2,8 @@
 
 The rule it guards: an object named by a digest has that SHA-256 and is whole. An upload is written
 under `incoming/`, hashed as it passes, and renamed when it is complete and wanted; what an aborted
-upload leaves there is removed when the store is opened. Memory is constant: parts of 1 MiB. obstore's blocking calls run
-in worker threads, because its asynchronous ones can abort the process when it ends just then.
+upload leaves there is removed when the store is opened. Memory is constant: parts of 1 MiB. Calls
+of obstore block and run in worker threads: its asynchronous ones can abort a process that ends.
 """
 
 from __future__ import annotations

@@ -20,11 +20,13 @@ from typing import Any
 
 import msgspec
 
+from hub.errors import Unavailable
 from hub.store import events as queries
 from hub.store.engine import Store
 
 QUEUE_LIMIT = 1_024
 """Events that wait for one subscriber; past this it reads them from the database."""
+SUBSCRIPTIONS_LIMIT = 2_000
 READ_LIMIT = 500
 KEEP_S = 7 * 86_400
 PRUNE_LIMIT = 500
@@ -137,7 +139,13 @@ class EventLog:
 
     @contextmanager
     def subscribe(self, after: int | None = None) -> Iterator[Subscription]:
-        """Follow the log: from now on, or from the event after the id `after`."""
+        """Follow the log: from now on, or from the event after the id `after`.
+
+        Raises:
+            Unavailable: 2,000 follow it already.
+        """
+        if len(self._subscriptions) >= SUBSCRIPTIONS_LIMIT:
+            raise Unavailable("too many follow the events; close some pages or streams")
         behind = after is not None
         subscription = Subscription(self, after or 0, behind)
         self._subscriptions.add(subscription)

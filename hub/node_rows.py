@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from hub.node_reports import clean_facts, clean_packages
 from hub.nodeview import NodeView, Status
@@ -45,6 +45,15 @@ def view_of(row: NodeRow, online: bool) -> NodeView:
         last_seen_at=row.last_seen_at,
         certificate_expires_at=row.certificate_expires_at,
     )
+
+
+def moved(view: NodeView, online: bool) -> NodeView:
+    """Describe the same node after its tunnel came or went at the view's own times."""
+    if view.status in (Status.QUARANTINED, Status.REVOKED):
+        return view
+    since = view.connected_at if online else view.last_seen_at
+    status = Status.ONLINE if online else Status.OFFLINE
+    return replace(view, status=status, status_since=view.created_at if since is None else since)
 
 
 def _standing(row: NodeRow, online: bool) -> tuple[Status, float]:

@@ -26,12 +26,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from hub.audit import Audit
 from hub.authz import Subject
 from hub.buckets import Buckets
-from hub.errors import NotFound, NothingMatches
+from hub.errors import NotFound, NothingMatches, Unavailable
 from hub.events import EventLog
 from hub.node_labels import check_group, check_groups, check_labels
 from hub.node_names import check_name
 from hub.node_reports import clean_facts, clean_packages, clean_text
-from hub.node_rows import GroupView, group_of, view_of
+from hub.node_rows import GroupView, group_of, moved, view_of
 from hub.nodeview import NodeView
 from hub.store import groups as group_rows
 from hub.store import nodes as rows
@@ -44,6 +44,7 @@ logger = logging.getLogger(__name__)
 
 ALIVE_EVERY_S = 15.0
 """How often the hub stores that it lives: the error of "last seen" after a crash."""
+RETRY_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,14 +103,23 @@ class Nodes:
     async def _stay_alive(self) -> None:
         while True:
             await asyncio.sleep(ALIVE_EVERY_S)
-            await self.store.write(lambda c: rows.note_alive(c, self.clock()))
+            try:
+                await self.store.write(lambda c: rows.note_alive(c, self.clock()))
+            except Unavailable as error:
+                logger.warning("could not store a sign of life: %s", error)
 
     async def _follow_changes(self) -> None:
         while True:
             await self._wake.wait()
             self._wake.clear()
             while self._changed:
-                await self.refresh(self._changed.pop())
+                node_id = self._changed.pop()
+                try:
+                    await self.refresh(node_id)
+                except Unavailable as error:
+                    logger.warning("could not read node %s again: %s", node_id, error)
+                    self._changed.add(node_id)
+                    await asyncio.sleep(RETRY_S)
 
     # --- reading --------------------------------------------------------------------------------
 
@@ -266,18 +276,13 @@ class Nodes:
     async def came_online(self, node_id: str, address: str, now: float) -> None:
         """A tunnel of the node is open, from this network address."""
         peer = clean_text(address)[:64]
-        values: dict[str, float | str] = {"connected_at": now, "address": peer}
-        await self._note_presence(node_id, values, online=True)
-        if view := self._views.get(node_id):
-            logger.info("node %s is online from %s", view.name, peer)
-            await self._publish("node.online", view, {"address": peer})
+        values: dict[str, Any] = {"connected_at": now, "address": peer}
+        await self._note_presence("node.online", node_id, values, {"address": peer})
 
     async def went_offline(self, node_id: str, now: float, reason: str) -> None:
         """The node's last tunnel ended."""
-        await self._note_presence(node_id, {"last_seen_at": now}, online=False)
-        if view := self._views.get(node_id):
-            logger.info("node %s is offline: %s", view.name, reason)
-            await self._publish("node.offline", view, {"reason": clean_text(reason)})
+        detail = {"reason": clean_text(reason)}
+        await self._note_presence("node.offline", node_id, {"last_seen_at": now}, detail)
 
     async def take_report(self, node_id: str, report: Report) -> None:
         """Store a node's facts and packages, when they changed; the newest of a burst wins."""
@@ -287,29 +292,12 @@ class Nodes:
             if self._reports.get(node_id) is not report:
                 return
         self._reports.pop(node_id, None)
-        facts, packages = clean_facts(report.facts), clean_packages(report.packages)
-        view = self._views.get(node_id)
-        if view is None or (view.facts, view.packages) == (facts, packages):
-            return
-        values = {"facts": msgspec.to_builtins(facts), "packages": msgspec.to_builtins(packages)}
-        await self._change(node_id, values)
-        changed = [
-            name
-            for name, differs in (
-                ("facts", facts != view.facts),
-                ("packages", packages != view.packages),
-            )
-            if differs
-        ]
-        await self._publish("node.changed", self._views.get(node_id, view), {"changed": changed})
+        said = {"facts": clean_facts(report.facts), "packages": clean_packages(report.packages)}
+        await self._store_report(node_id, said)
 
     async def set_packages(self, node_id: str, packages: Sequence[InstalledPackage]) -> None:
         """Store what is installed on a node, as it said at the end of a deployment."""
-        view, cleaned = self._views.get(node_id), clean_packages(packages)
-        if view is None or view.packages == cleaned:
-            return
-        await self._change(node_id, {"packages": msgspec.to_builtins(cleaned)})
-        await self._publish("node.changed", view, {"changed": ["packages"]})
+        await self._store_report(node_id, {"packages": clean_packages(packages)})
 
     async def refresh(self, node_id: str) -> None:
         """Read a node's row again, after somebody else changed, made or deleted it."""
@@ -341,18 +329,40 @@ class Nodes:
             then=self._take,
         )
 
+    async def _store_report(self, node_id: str, said: Mapping[str, object]) -> None:
+        """Store those of a node's `facts` and `packages` that changed."""
+        view = self._views.get(node_id)
+        changed = {
+            name: value for name, value in said.items() if getattr(view, name, value) != value
+        }
+        if view is not None and changed:
+            await self._change(node_id, msgspec.to_builtins(changed))
+            await self._publish("node.changed", view, {"changed": sorted(changed)})
+
     async def _note_presence(
-        self, node_id: str, values: Mapping[str, float | str], *, online: bool
+        self, kind: str, node_id: str, values: dict[str, Any], detail: dict[str, Any]
     ) -> None:
+        """Store that a node came or went; when the store fails, memory still tells the truth."""
+        online = kind == "node.online"
+
         def take(row: rows.NodeRow) -> None:
             (self._online.add if online else self._online.discard)(row.id)
             self._take(row)
 
         try:
             await self.store.write(lambda c: rows.change_node(c, node_id, values=values), then=take)
+            if view := self._views.get(node_id):
+                logger.info("%s: %s %s", view.name, kind, detail)
+                await self._publish(kind, view, detail)
         except NotFound:
             logger.info("node %s was removed while its tunnel lived", node_id)
             self.forget(node_id)
+        except Unavailable as error:
+            logger.error("%s: %s is not stored: %s", self.name_of(node_id), kind, error)
+            if view := self._views.get(node_id):
+                (self._online.add if online else self._online.discard)(node_id)
+                self._views[node_id] = moved(replace(view, **values), online)
+                self._sorted = None
 
     def _replace(self, node_id: str, row: rows.NodeRow | None) -> None:
         if row is None:

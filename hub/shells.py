@@ -1,10 +1,11 @@
 """`Shells`: terminals on nodes, from the browser or a client; opened, listed, limited, ended.
 
 The rules it guards: a session is stored before it is opened and ends in the store whatever ends it;
-nobody has more than his share; one that is idle or old, or whose user lost the right, is ended with
-a reason. Ending resets the stream, and the node ends the process group.
+nobody has more than his share; one that is idle or old is ended with a reason (the socket or tunnel
+that carries it ends it when its user's rights end). Ending resets the stream, and the node ends the
+process group.
 
-    async with shells.open(subject, "web-1", origin="browser", rows=24, columns=80) as shell:
+    async with shells.open(subject, "web-1", Terminal(rows=24), "browser") as shell:
         while (screen := await shell.receive()) is not None: ...
 """
 
@@ -13,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, assert_never
@@ -255,12 +256,6 @@ class Shells:
         authorize(subject, Verb.SHELL, shell.row.node_name)
         shell.end(f"ended by {subject.name}")
         await self._audit.record(subject.name, "shell.kill", session_id, address=subject.address)
-
-    def end_where(self, condition: Callable[[Subject], bool], reason: str) -> None:
-        """End the sessions of the subjects that meet a condition, as when they lost the right."""
-        for shell in list(self._open.values()):
-            if isinstance(shell, Shell) and condition(shell.subject):
-                shell.end(reason)
 
     # --- inside ---
 

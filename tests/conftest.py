@@ -1,10 +1,12 @@
-"""Shared by all tests."""
+"""Shared by all tests: coroutines run on uvloop, as hub, agent and client do."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import pytest
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    return "asyncio", {"use_uvloop": True}

@@ -89,13 +89,12 @@ class RunFiles:
         shutil.rmtree(self.directory, ignore_errors=True)  # a start that never came to be
         self.directory.mkdir(mode=0o700)
         if stdin is not None:
-            self._write("stdin", stdin)
-        self._write("request", msgspec.json.encode(request))
+            self._write_new("stdin", stdin)
+        self._write_new("request", msgspec.json.encode(request))
         for name in (*_STREAMS, "status"):
-            path = self.directory / name
-            os.close(os.open(path, _REPLACE, 0o600))
+            self._write_new(name, b"")
             if not account.is_own:
-                os.chown(path, account.uid, account.gid)
+                os.chown(self.directory / name, account.uid, account.gid)
         if not account.is_own:
             os.chown(self.directory, account.uid, account.gid)
 
@@ -212,7 +211,10 @@ class RunFiles:
             return file.read(limit)
 
     def _write(self, name: str, content: bytes) -> None:
-        part = self.directory / f"{name}.part"
-        with os.fdopen(os.open(part, _REPLACE, 0o600), "wb") as file:
+        """Write a file whole or not at all."""
+        self._write_new(f"{name}.part", content)
+        (self.directory / f"{name}.part").rename(self.directory / name)
+
+    def _write_new(self, name: str, content: bytes) -> None:
+        with os.fdopen(os.open(self.directory / name, _REPLACE, 0o600), "wb") as file:
             file.write(content)
-        part.rename(self.directory / name)

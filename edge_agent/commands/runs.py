@@ -268,18 +268,24 @@ class Runs:
                 os.kill(process.pid, signal.SIGKILL)
 
     async def _reason_to_end(self, run: Run, process: Process) -> str:
+        told = (0, 0)
         while True:
             change = run.changes.next()
+            sizes = run.files.output_sizes()
             remaining_s = run.opening.timeout_s - process.age_s()
             if run.cancel_wanted:
                 return "cancelled"
             if remaining_s <= 0:
                 return "timeout"
-            if max(run.files.output_sizes()) > self._limits.output_bytes:
+            if max(sizes) > self._limits.output_bytes:
                 return "output_limit"
-            with contextlib.suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(min(remaining_s, self._growth.poll_s)):
                     await change.wait()
+            except TimeoutError:
+                if sizes != told:  # nobody else tells the streams
+                    run.changes.notify()
+            told = sizes
 
     # --- keeping ---
 

@@ -49,8 +49,13 @@ class SecurityHeaders:
         message["headers"] = headers
 
     def _make(self) -> list[tuple[bytes, bytes]]:
-        """Name the sockets' addresses too: not every browser counts them as 'self'."""
+        """Name the sockets' addresses too: not every browser counts them as 'self'.
+
+        An IPv6 address is no valid source in CSP: browsers would complain on each page.
+        """
         self._made_for = self._origins.all()
-        sockets = sorted("wss:" + origin.removeprefix("https:") for origin in self._made_for)
+        sockets = sorted(
+            "wss:" + origin.removeprefix("https:") for origin in self._made_for if "[" not in origin
+        )
         policy = _POLICY.format(connect=" ".join(["'self'", *sockets]))
         return [(b"content-security-policy", policy.encode()), *_FIXED]

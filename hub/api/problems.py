@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 from litestar import Request, Response
-from litestar.exceptions import HTTPException, ValidationException
-from litestar.types import ExceptionHandlersMap
+from litestar.enums import ScopeType
+from litestar.exceptions import HTTPException, ValidationException, WebSocketException
+from litestar.types import ExceptionHandlersMap, Scope
 
 from hub import errors
 
@@ -126,6 +127,13 @@ def _reason(entry: dict[str, Any]) -> str:
 def _on_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     logger.error("a fault at %s %s", request.scope["type"], request.url.path, exc_info=error)
     return _respond(problem_of(errors.HubError("the hub failed; its log says why")))
+
+
+async def log_socket_fault(error: Exception, scope: Scope) -> None:
+    """Log what ended a socket unexpectedly: an `after_exception` hook, sockets get no answer."""
+    expected = isinstance(error, errors.HubError | HTTPException | WebSocketException)
+    if scope["type"] == ScopeType.WEBSOCKET and not expected:
+        logger.error("a fault at the socket %s", scope["path"], exc_info=error)
 
 
 EXCEPTION_HANDLERS: ExceptionHandlersMap = {

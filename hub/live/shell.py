@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import Annotated, Any, TypeVar
 
 import msgspec
@@ -17,6 +18,7 @@ from litestar import WebSocket, websocket
 from litestar.exceptions import WebSocketDisconnect
 from msgspec import Meta
 
+from hub.accounts.changes import Ended
 from hub.api.guards import requires
 from hub.authz import Subject, Verb
 from hub.core import Hub
@@ -63,7 +65,7 @@ class Opened(msgspec.Struct, frozen=True, tag_field="type", tag="opened"):
     session: str
 
 
-class Ended(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="exited"):
+class TerminalEnded(msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="exited"):
     """The terminal ended; `reason` says why when it did not simply exit."""
 
     exit_code: int | None
@@ -119,7 +121,8 @@ async def shell_socket(socket: Socket, hub: Hub, subject: Subject) -> None:
         terminal = Terminal(user=hello.user, rows=hello.rows, columns=hello.columns)
         async with hub.shells.open(subject, hello.node, terminal, "browser") as shell:
             await _send(socket, Opened(shell.id))
-            await _serve(socket, shell)
+            with hub.accounts.watch(partial(_end_with_rights, shell)):
+                await _serve(socket, shell)
         await socket.close(CLOSE_NORMAL)
     except HubError as error:
         await _fail(socket, error)
@@ -127,6 +130,11 @@ async def shell_socket(socket: Socket, hub: Hub, subject: Subject) -> None:
         await _fail(socket, BadRequest("the first frame with the ticket did not come in time"))
     except (WebSocketDisconnect, OSError) as error:
         logger.debug("the browser left: %s", error)
+
+
+def _end_with_rights(shell: Shell, ended: Ended) -> None:
+    if ended.covers(shell.subject):
+        shell.end("the sign-in ended or its rights changed")
 
 
 async def _serve(socket: Socket, shell: Shell) -> None:
@@ -140,7 +148,7 @@ async def _serve(socket: Socket, shell: Shell) -> None:
     exited = shell.exited
     await _send(
         socket,
-        Ended(
+        TerminalEnded(
             exit_code=exited.exit_code if exited else None,
             signal=exited.signal if exited else None,
             reason=shell.reason,
@@ -218,7 +226,7 @@ def _decode(kind: type[_FrameT], frame: str | bytes) -> _FrameT:
         raise BadRequest(f"a malformed frame: {error}") from error
 
 
-async def _send(socket: Socket, message: Opened | Ended | Failed) -> None:
+async def _send(socket: Socket, message: Opened | TerminalEnded | Failed) -> None:
     await socket.send_data(msgspec.json.encode(message).decode(), mode="text")
 
 

@@ -42,12 +42,15 @@ class SparkRing:
     """The number of the slot (time / 10 s) that a place holds now."""
     _cpu: array[float] = field(default_factory=_gaps)
     _memory: array[float] = field(default_factory=_gaps)
+    _shown: tuple[int, Spark] | None = None
+    """The answer for a newest slot, until a value comes."""
 
     def put(self, at: float, cpu: float, memory: float) -> None:
         """Take the percent at a time in seconds since the epoch."""
         slot = int(at // SLOT_S)
         place = slot % SLOTS
         self._slot[place], self._cpu[place], self._memory[place] = slot, cpu, memory
+        self._shown = None
 
     def read(self, now: float) -> Spark:
         """Return the sixty slots that end now.
@@ -56,6 +59,11 @@ class SparkRing:
         too, shows what the slot before holds.
         """
         newest = int(now // SLOT_S)
+        if self._shown is None or self._shown[0] != newest:
+            self._shown = newest, self._compute(newest)
+        return self._shown[1]
+
+    def _compute(self, newest: int) -> Spark:
         places: list[int] = []
         for slot in range(newest - SLOTS + 1, newest + 1):
             place = slot % SLOTS

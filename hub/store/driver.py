@@ -80,7 +80,8 @@ class DriverConnection:
         self._connection.create_function(*args, **options)
 
     async def close(self) -> None:
-        """Close after the statement that runs, and end the thread."""
+        """Break off the statement that runs, if any; close, and end the thread."""
+        self._connection.interrupt()
         try:
             await self.cross(self._connection.close)
         finally:

@@ -60,13 +60,14 @@ class Store:
         failure: Exception | None = None
         try:
             async with TaskGroup() as group:
-                group.create_task(writer.run(), name="store-writer")
+                running = group.create_task(writer.run(), name="store-writer")
                 try:
                     yield cls(readers, writer)
                 except Exception as error:  # the body's own, not to be wrapped in a group
                     failure = error
                 finally:
                     writer.close()
+                    await asyncio.wait([running])  # drain first, also when we are cancelled
         finally:
             await readers.dispose()
             await writing.dispose()
@@ -78,8 +79,10 @@ class Store:
         """Lend a connection for reads; each statement sees the latest commit.
 
         Raises:
-            Unavailable: all connections were busy for 10 s.
+            Unavailable: all connections were busy for 10 s, or the store is closing.
         """
+        if self._writer.closing:
+            raise Unavailable("the store is closing")
         connection = self._readers.connect()
         try:
             await connection.start()

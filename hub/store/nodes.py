@@ -131,7 +131,9 @@ async def _set_groups(connection: AsyncConnection, node_id: str, names: Sequence
         await connection.execute(insert(memberships), rows)
 
 
-def _node(row: Row[Any, Any, Any], members: Sequence[str], papers: Row[Any, Any, Any] | None) -> NodeRow:
+def _node(
+    row: Row[Any, Any, Any], members: Sequence[str], papers: Row[Any, Any, Any] | None
+) -> NodeRow:
     return NodeRow(
         id=row.id,
         name=row.name,

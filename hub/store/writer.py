@@ -61,7 +61,8 @@ class Writer:
     engine: AsyncEngine
     _waiting: deque[_Work] = field(default_factory=deque)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
-    _closing: bool = False
+    closing: bool = False
+    """No more units are taken."""
 
     @property
     def depth(self) -> int:
@@ -80,7 +81,7 @@ class Writer:
         Raises:
             Unavailable: the queue is full, the writer is closing, or the commit failed.
         """
-        if self._closing:
+        if self.closing:
             raise Unavailable("the store is closing")
         if len(self._waiting) >= QUEUE_LIMIT:
             raise Unavailable("too many writes are waiting; try again in a moment")
@@ -96,13 +97,13 @@ class Writer:
                 while batch := await self._next_batch():
                     await self._write(connection, batch)
         finally:
-            self._closing = True
+            self.closing = True
             while self._waiting:
                 self._waiting.popleft().fail(Unavailable("the store is closing"))
 
     def close(self) -> None:
         """Take no more units; `run` returns when those that wait are written."""
-        self._closing = True
+        self.closing = True
         self._wake.set()
 
     async def _next_batch(self) -> list[_Work]:
@@ -113,7 +114,7 @@ class Writer:
                 ]
                 if batch := [work for work in taken if not work.done.done()]:
                     return batch
-            if self._closing:
+            if self.closing:
                 return []
             self._wake.clear()
             await self._wake.wait()

@@ -7,6 +7,7 @@ kept output, so nothing is queued for him and a slow one holds no memory.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from hub.errors import Unavailable
@@ -29,14 +30,18 @@ class Feed:
 
     followers: set[Follower] = field(default_factory=set)
 
-    def join(self, run_ids: list[str]) -> Follower:
-        """Add a follower for whom all of `run_ids` are new.
+    def check_room(self) -> None:
+        """Refuse one follower more than there is room for.
 
         Raises:
             Unavailable: the task has 64 followers.
         """
         if len(self.followers) >= FOLLOWERS:
             raise Unavailable(f"{FOLLOWERS} readers follow this task already; try again later")
+
+    def join(self, run_ids: Iterable[str]) -> Follower:
+        """Add a follower for whom all of `run_ids` are new."""
+        self.check_room()
         follower = Follower(dict.fromkeys(run_ids))
         self.followers.add(follower)
         return follower

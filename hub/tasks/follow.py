@@ -160,9 +160,10 @@ class _Reader:
             )
 
 
-async def follow(store: Store, task: LiveTask, follower: Follower) -> AsyncGenerator[bytes, None]:
-    """Yield a task's lines until it has ended; the follower leaves with the iterator."""
+async def follow(store: Store, task: LiveTask) -> AsyncGenerator[bytes, None]:
+    """Yield a task's lines until it has ended; its feed has a follower meanwhile."""
     reader = _Reader(store, task)
+    follower = task.feed.join(task.runs)
     try:
         while True:
             follower.wake.clear()

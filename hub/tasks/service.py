@@ -11,7 +11,7 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Iterable, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
@@ -170,7 +170,8 @@ class Tasks:
             Unavailable: too many readers follow it.
         """
         task = self._live.get(task_id) or await self._load(task_id)
-        return follow(self._store, task, task.feed.join(list(task.runs)))
+        task.feed.check_room()
+        return follow(self._store, task)
 
     # --- what the tunnel's code tells ---
 
@@ -182,8 +183,8 @@ class Tasks:
             runs: what the node says it holds unacknowledged.
         """
         self._driver.arrivals.arrived(node_id)
-        if runs and self._group is not None:
-            self._group.create_task(self._acknowledge_stored(node_id, list(runs)))
+        if runs:
+            self._spawn(self._acknowledge_stored(node_id, list(runs)))
 
     # --- inside ---
 
@@ -236,12 +237,17 @@ class Tasks:
 
     def _start(self, task: LiveTask) -> None:
         self._live[task.id] = task
-        if self._group is None:  # the hub stops: the next one takes the task up
-            return
         if not task.resumed:
-            self._group.create_task(self._publish_created(task))
+            self._spawn(self._publish_created(task))
         for _ in range(min(task.spec.parallel, len(task.queue))):
-            self._group.create_task(self._work(task))
+            self._spawn(self._work(task))
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run beside everything else; when the hub stops, the next one takes the task up."""
+        if self._group is None:
+            work.close()
+        else:
+            self._group.create_task(_alone(work))
 
     async def _work(self, task: LiveTask) -> None:
         while task.queue:
@@ -343,6 +349,14 @@ class Tasks:
             stored = await queries.finished_among(connection, node_id, runs)
         for run_id in stored:
             await self._driver.acknowledge_stored(node_id, run_id)
+
+
+async def _alone(work: Coroutine[Any, Any, None]) -> None:
+    """Keep a fault from ending all other tasks."""
+    try:
+        await work
+    except Exception:
+        logger.exception("a fault of the hub ended a part of a task")
 
 
 def _drain(task: LiveTask) -> list[LiveRun]:

@@ -136,8 +136,9 @@ def describe(event: NodeProgress) -> str:
         return "succeeded (nothing to change)"
     if event.error:
         return f"{event.state}: {event.error}"
-    stage = event.stage if event.state not in ENDED else ""
-    return f"{event.state} {stage}".strip()
+    if event.state in ENDED or event.stage in ("", "transfer", "install"):
+        return event.state
+    return f"{event.state}: {event.stage}"
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import re
 import signal
 from contextlib import AsyncExitStack
@@ -13,7 +12,7 @@ from typing import Annotated
 import typer
 
 from mooring.cli.failures import FAILED, CommandError
-from mooring.cli.output import note, print_json
+from mooring.cli.output import note, print_json, show_warnings
 from mooring.cli.settings import settings_of
 from mooring.sdk import calls
 from mooring.sdk.async_client import AsyncClient
@@ -72,7 +71,7 @@ def forward(
     """
     import uvloop
 
-    logging.basicConfig(format="%(message)s", level=logging.WARNING)
+    show_warnings()
     specs = [parse(text) for text in forwards]
     return uvloop.run(_forward(node, specs, as_json=settings_of(context).json))
 

@@ -78,6 +78,7 @@ def show(context: typer.Context, node: Name) -> None:
             ("name", found.name),
             ("id", found.id),
             ("status", f"{found.status} since {when(found.status_since)}"),
+            ("because", found.status_reason),
             ("round trip", f"{found.rtt_ms:.1f} ms" if found.rtt_ms is not None else None),
             ("groups", ", ".join(found.groups)),
             ("labels", _labels(found)),
@@ -137,7 +138,7 @@ def _show_changed(context: typer.Context, node: Node) -> None:
         note(f"{node.name}: {_labels(node) or 'no labels'}")
 
 
-@app.command(epilog="Example:  mooring --yes nodes remove web-1")
+@app.command(epilog="Example:  mooring nodes remove web-1 --yes")
 def remove(context: typer.Context, node: Name) -> None:
     """Revoke a node's certificates, cut its tunnel and forget it; the agent has to join again."""
     confirm(context, f"remove {node}, with its history?")

@@ -6,6 +6,7 @@ terminal. Tables are Rich's on a terminal and plain aligned columns elsewhere, n
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import sys
@@ -85,6 +86,12 @@ def print_fields(fields: Iterable[tuple[str, object]]) -> None:
 def note(text: str) -> None:
     """Say something that is not the result."""
     print("\n".join(map(clean, text.split("\n"))), file=sys.stderr)
+
+
+def show_warnings() -> None:
+    """Let our own warnings reach stderr, and of libraries only errors."""
+    logging.basicConfig(format="%(message)s", level=logging.ERROR)
+    logging.getLogger("mooring").setLevel(logging.WARNING)
 
 
 def confirm(context: typer.Context, question: str) -> None:

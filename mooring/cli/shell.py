@@ -10,7 +10,7 @@ from typing import Annotated, TypeAlias, assert_never
 import typer
 
 from mooring.cli.failures import FAILED, NOT_ALLOWED, NOT_FOUND, UNREACHABLE, CommandError
-from mooring.cli.output import note
+from mooring.cli.output import note, show_warnings
 from mooring.cli.terminal import Escape, keys, on_resize, raw_terminal, terminal_size
 from mooring.sdk.async_client import AsyncClient
 from protocol.aio import Channel, ProtocolError, ResetCode, StreamReset, TunnelClosed
@@ -53,6 +53,7 @@ def shell(
         columns=columns,
         term=term[:256],
     )
+    show_warnings()
     with raw_terminal(STDIN):
         ended = asyncio.run(_session(message))
     return _report(node, ended)
@@ -60,17 +61,17 @@ def shell(
 
 async def _session(message: ClientShell) -> Exited | None:
     """Run the terminal until it ends; None: it was left by its escape."""
-    async with AsyncClient.connect() as hub, hub.tunnel() as tunnel:
-        pty: Pty = Channel(await tunnel.open(message), PtyFromNode)
-        try:
+    try:
+        async with AsyncClient.connect() as hub, hub.tunnel() as tunnel:
+            pty: Pty = Channel(await tunnel.open(message), PtyFromNode)
             return await _converse(pty)
-        except StreamReset as error:
-            if error.reason == LEFT:
-                return None
-            raise refusal(message.node, error) from error
-        except ProtocolError as error:
-            advice = "run it again; the hub may have been restarted"
-            raise CommandError(f"the connection ended: {error}", advice, UNREACHABLE) from error
+    except StreamReset as error:
+        if error.reason == LEFT:
+            return None
+        raise refusal(message.node, error) from error
+    except ProtocolError as error:
+        advice = "run it again; the hub may have been restarted"
+        raise CommandError(f"the connection ended: {error}", advice, UNREACHABLE) from error
 
 
 async def _converse(pty: Pty) -> Exited:

@@ -18,7 +18,7 @@ app = typer.Typer(add_completion=False)
 TaskId = Annotated[str, typer.Argument(metavar="TASK", help="A task's id.")]
 
 
-@app.callback(epilog="Example:  mooring --json tasks show 0c3f | jq '.runs[] | .node, .state'")
+@app.callback(epilog="Example:  mooring tasks show --json 0c3f | jq '.runs[] | .node, .state'")
 def tasks() -> None:
     """Tasks: commands given with exec, running or ended."""
 

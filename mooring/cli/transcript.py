@@ -97,4 +97,5 @@ def outcome(result: ResultEvent) -> str:
     if result.state == "failed" and result.signal is not None:
         return f"signal {result.signal}"
     state = result.state.replace("_", " ")
-    return f"{state} ({result.reason})" if result.reason else state
+    known = result.reason in ("", "timeout", "cancelled")
+    return state if known else f"{state} ({result.reason})"

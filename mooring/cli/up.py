@@ -213,7 +213,7 @@ async def _join(state: Path, operator: AsyncClient) -> str:
         pass  # not joined, damaged, or removed from the hub: join anew
     made = await operator.call(calls.create_join_token())
     place = ("--hub", url, "--state-dir", str(state), "--force")
-    async with _child("agent", "join", *place, token=made.token) as joining:
+    async with _child("agent", "join", "--json", *place, read=True, token=made.token) as joining:
         if code := await joining.wait():
             detail = f"the agent could not join (exit code {code})"
             raise CommandError(detail, "what it said is above", FAILED)

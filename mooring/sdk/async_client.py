@@ -16,10 +16,10 @@ import httpx
 
 from mooring.sdk import exchange, identity
 from mooring.sdk.calls import BASE, Call, Listing, Stream
-from mooring.sdk.errors import HubNotTrusted, HubUnreachable, error_of
+from mooring.sdk.errors import HubNotTrusted, HubUnreachable, NotSignedIn, error_of
 from mooring.sdk.identity import HTTP_ALPN, TUNNEL_ALPN, Identity
 from mooring.sdk.models import Event
-from protocol.aio import Tunnel, TunnelClosed
+from protocol.aio import GoAwayCode, Tunnel, TunnelClosed
 from protocol.aio.websocket import ConnectRefused, connect_websocket
 from protocol.frames import Hello
 from protocol.session import Side
@@ -139,7 +139,10 @@ class AsyncClient:
         tunnel = Tunnel(Side.DIALLED, hello, name=self.identity.url)
         async with _running(tunnel):
             await self._dial(tunnel)
-            yield tunnel
+            try:
+                yield tunnel
+            except TunnelClosed as error:
+                raise (refused(tunnel) or error) from error
 
     async def _dial(self, tunnel: Tunnel) -> None:
         who = self.identity
@@ -158,7 +161,8 @@ class AsyncClient:
             reason = f"its certificate isn't trusted: {error.verify_message}"
             raise HubNotTrusted(who.url, reason) from error
         except (OSError, TunnelClosed) as error:
-            raise HubUnreachable(who.url, str(error) or "timed out") from error
+            unreachable = HubUnreachable(who.url, str(error) or "timed out")
+            raise (refused(tunnel) or unreachable) from error
 
     async def _bytes(self, path: str, params: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
         with self._failures():
@@ -176,6 +180,14 @@ class AsyncClient:
             yield
         except httpx.HTTPError as error:
             raise exchange.failure_of(error, self.identity.url) from error
+
+
+def refused(tunnel: Tunnel) -> NotSignedIn | None:
+    """The error of a tunnel that the hub ended because of our token, None for any other end."""
+    goaway = tunnel.goaway
+    if goaway is None or goaway.code is not GoAwayCode.REVOKED:
+        return None
+    return NotSignedIn(goaway.reason or "the hub doesn't accept the token")
 
 
 @asynccontextmanager

@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
-from mooring.sdk.async_client import AsyncClient
+from mooring.sdk.async_client import AsyncClient, refused
 from mooring.sdk.errors import HubUnreachable, Unavailable
 from protocol.aio import ProtocolError, Stream, Tunnel
 from protocol.messages import ClientForward, ClientOpen
@@ -68,6 +68,8 @@ class Link:
             finally:
                 self._up.clear()
                 self._tunnel = None
+            if (error := refused(tunnel)) is not None:
+                raise error
         logger.warning("the tunnel to %s ended: %s", self._hub.identity.url, reason)
 
     async def up(self) -> None:

@@ -11,8 +11,6 @@ from typing import Annotated, Any, Generic, TypeAlias, TypeVar
 import msgspec
 from msgspec import Meta
 
-from protocol.messages import Facts
-
 T = TypeVar("T")
 
 
@@ -26,6 +24,40 @@ class Page(Model, Generic[T], frozen=True):
     items: list[T]
     next_cursor: str | None = None
     total: int | None = None
+
+
+class Disk(Model, frozen=True):
+    """A mounted file system."""
+
+    mount: str
+    device: str = ""
+    kind: str = ""
+    size_bytes: int = 0
+
+
+class Facts(Model, frozen=True):
+    """What a node says of itself; every text is the node's own."""
+
+    hostname: str = ""
+    os_id: str = ""
+    os_family: str = ""
+    os_name: str = ""
+    os_version: str = ""
+    arch: str = ""
+    kernel: str = ""
+    cpus: int = 0
+    cpu_model: str = ""
+    memory_bytes: int = 0
+    swap_bytes: int = 0
+    disks: list[Disk] = []
+    addresses: list[str] = []
+    boot_id: str = ""
+    boot_time: int = 0
+    timezone: str = ""
+    agent_version: str = ""
+    agent_user: str = ""
+    verbs: list[str] = []
+    """What its own policy allows: exec, shell, forward, deploy."""
 
 
 class PackageOnNode(Model, frozen=True):
@@ -50,10 +82,12 @@ class Node(Model, frozen=True):
     status: str
     """online, offline, never, quarantined or revoked."""
     status_since: float | None = None
+    status_reason: str = ""
+    """Why it is quarantined or revoked."""
     groups: list[str] = []
     labels: dict[str, str] = {}
     packages: list[PackageOnNode] = []
-    facts: Facts = Facts(hostname="")
+    facts: Facts = Facts()
     address: str | None = None
     created_at: float | None = None
     connected_at: float | None = None

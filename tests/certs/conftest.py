@@ -15,11 +15,6 @@ from certs.keys import make_key_and_csr
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def now() -> float:
     return time.time()
 

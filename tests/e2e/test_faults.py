@@ -124,7 +124,7 @@ class TestRefusals:
     ) -> None:
         mesh = fresh_mesh("one")
         mesh.run("--yes", "nodes", "remove", "one")
-        wait_for(lambda: "revoked" in mesh.agents["one"].text(), 5)
+        wait_for(lambda: "may not connect" in mesh.agents["one"].text(), 5)
         assert mesh.json("nodes") == []
         mesh.agents["one"].kill()
         mesh.start_agent("one", log="again")

@@ -19,11 +19,6 @@ HubEnd: TypeAlias = Callable[..., AbstractAsyncContextManager[Tunnel]]
 ExecChannel: TypeAlias = Channel[ExecFromHub, ExecFromNode]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def write_policy(path: Path, policy: Policy) -> PolicyFile:
     path.write_bytes(msgspec.json.encode(policy))
     path.chmod(0o600)

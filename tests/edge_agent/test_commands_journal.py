@@ -14,7 +14,9 @@ STAT = "42 (sh) S 1 42 42 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 12345 0 0"
 @pytest.fixture
 async def files(tmp_path: Path) -> RunFiles:
     files = RunFiles(tmp_path / "r1")
-    files.create(Request(Exec(run="r1", argv=["true"]), "boot", 1.0), b"in", await find_account(None))
+    files.create(
+        Request(Exec(run="r1", argv=["true"]), "boot", 1.0), b"in", await find_account(None)
+    )
     return files
 
 
@@ -42,14 +44,14 @@ def test_half_a_line_of_status_counts_for_nothing() -> None:
     assert parse_status(f"{STAT}\n= 12\n").exit_code == 12
 
 
-def test_an_exit_code_and_a_signal_are_told_apart(files: RunFiles) -> None:
+async def test_an_exit_code_and_a_signal_are_told_apart(files: RunFiles) -> None:
     write(files, "status", f"{STAT}\n= 137\n")
     assert files.conclude() == Exited(exit_code=137)
     write(files, "status", f"{STAT}\nKilled\n= 137\n")
     assert files.conclude() == Exited(signal=9)
 
 
-def test_a_run_without_an_end_is_interrupted(files: RunFiles) -> None:
+async def test_a_run_without_an_end_is_interrupted(files: RunFiles) -> None:
     write(files, "stdout", "abc")
     write(files, "status", f"{STAT}\n")
     outcome = files.conclude()
@@ -57,20 +59,20 @@ def test_a_run_without_an_end_is_interrupted(files: RunFiles) -> None:
     assert outcome.stdout_bytes == 3
 
 
-def test_the_reason_of_an_ending_survives(files: RunFiles) -> None:
+async def test_the_reason_of_an_ending_survives(files: RunFiles) -> None:
     files.write_ending("timeout")
     write(files, "status", f"{STAT}\n= 143\n")
     assert files.conclude() == Exited(signal=15, reason="timeout")
 
 
-def test_a_directory_that_can_not_be_entered_is_said(files: RunFiles) -> None:
+async def test_a_directory_that_can_not_be_entered_is_said(files: RunFiles) -> None:
     write(files, "status", f"{STAT}\nmooring-run: cd: can't cd to /root\n! 126\n")
     outcome = files.conclude()
     assert (outcome.exit_code, outcome.reason) == (126, "not_started")
     assert "can't cd to /root" in outcome.detail
 
 
-def test_dropped_output_keeps_the_result_and_the_counts(files: RunFiles) -> None:
+async def test_dropped_output_keeps_the_result_and_the_counts(files: RunFiles) -> None:
     write(files, "stdout", "abc")
     write(files, "status", f"{STAT}\n= 0\n")
     outcome = files.conclude()
@@ -79,7 +81,7 @@ def test_dropped_output_keeps_the_result_and_the_counts(files: RunFiles) -> None
     assert files.output_sizes() == (0, 0)
 
 
-def test_a_torn_request_is_none(files: RunFiles) -> None:
+async def test_a_torn_request_is_none(files: RunFiles) -> None:
     assert files.read_request() is not None
     write(files, "request", '{"opening":{"k":"exec"')
     assert files.read_request() is None

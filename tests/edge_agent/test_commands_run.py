@@ -3,6 +3,7 @@ import os
 import pwd
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -345,3 +346,19 @@ async def test_a_group_signal_does_not_lose_the_status(exec_hub: HubEnd) -> None
     async with exec_hub() as hub:
         records = await records_until_end(await open_exec(hub, sh("kill -TERM 0; sleep 1000")))
     assert exited(records) == Exited(signal=15)
+
+
+async def test_without_inotify_output_is_still_live(
+    exec_hub: HubEnd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    no_inotify = SimpleNamespace(inotify_init1=lambda flags: -1)
+    monkeypatch.setattr("ctypes.CDLL", lambda name, use_errno: no_inotify)
+    os.mkfifo(tmp_path / "go")
+    async with exec_hub() as hub:
+        channel = await open_exec(hub, sh(f"read x <{tmp_path}/go; echo one; cat {tmp_path}/go"))
+        assert isinstance(await channel.receive(), Started)
+        await asyncio.to_thread((tmp_path / "go").write_text, "\n")
+        assert (await next_output(channel)).data == b"one\n"
+        await asyncio.to_thread((tmp_path / "go").write_text, "two\n")
+        records = await records_until_end(channel)
+    assert exited(records) == Exited(exit_code=0, stdout_bytes=8)

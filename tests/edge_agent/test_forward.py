@@ -19,6 +19,12 @@ from tests.edge_agent.conftest import hub_end, write_policy
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
+@pytest.fixture(params=[False, True], ids=["asyncio", "uvloop"])
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, bool]]:
+    """Production runs on uvloop, whose transports and readers differ in details."""
+    return ("asyncio", {"use_uvloop": request.param})
+
+
 @pytest.fixture
 async def hub(policy: PolicyFile) -> AsyncIterator[Tunnel]:
     async with hub_end(partial(handle_forward, policy=policy)) as hub:

@@ -1,3 +1,4 @@
+import errno
 import os
 import signal
 import subprocess
@@ -53,6 +54,19 @@ async def test_the_end_of_a_process_is_waited_for() -> None:
     child.kill()
     await wait_end(process)
     assert not process.is_alive()
+    finish(child)
+
+
+async def test_without_pidfds_the_end_is_waited_for_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    def pidfd_open(pid: int) -> int:
+        raise OSError(errno.ENOSYS, "not implemented")
+
+    monkeypatch.setattr("os.pidfd_open", pidfd_open)
+    child = start_session("echo ready; exec sleep 1000")
+    process = find_process(child.pid)
+    assert process is not None
+    child.kill()
+    await wait_end(process)
     finish(child)
 
 

@@ -20,7 +20,9 @@ async def test_an_unknown_user_is_refused_by_name() -> None:
         await find_account("nul\0name")
 
 
-async def test_a_plain_agent_refuses_to_become_somebody_else(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_plain_agent_refuses_to_become_somebody_else(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     plain = pwd.getpwnam("daemon")
     monkeypatch.setattr(os, "geteuid", lambda: plain.pw_uid)
     with pytest.raises(CannotBecome) as refused:

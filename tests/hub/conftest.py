@@ -30,11 +30,6 @@ ClientFor = Callable[[Role | None], Awaitable[httpx.AsyncClient]]
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[Store]:
     async with Store.open(f"sqlite+aiosqlite:///{tmp_path / 'hub.db'}") as store:
         yield store

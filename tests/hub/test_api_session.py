@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+from typing import Any, cast
+
 import httpx
 
 from hub.api.guards import COOKIE
+from hub.app import create_app
 from hub.authz import Role
 from hub.core import Hub
 from tests.hub.conftest import PASSWORD, URL, ClientFor
@@ -140,3 +144,44 @@ async def test_bad_bearer_tokens_are_refused(client: ClientFor) -> None:
         answer = await caller.get("/api/v1/session", headers={"Authorization": value})
         assert (answer.status_code, answer.json()["code"]) == (401, "not_signed_in")
         assert answer.headers["www-authenticate"] == "Bearer"
+
+
+async def handshake(hub: Hub, path: str, **headers: str) -> str:
+    """Open a browser socket; return the type of the application's first answer."""
+    asked: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    answered: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    asked.put_nowait({"type": "websocket.connect"})
+    scope: dict[str, Any] = {
+        "type": "websocket", "path": path, "raw_path": path.encode(), "query_string": b"",
+        "http_version": "1.1", "scheme": "wss", "root_path": "", "subprotocols": [],
+        "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        "client": ("::1", 1), "server": ("hub.test", 443), "extensions": {}, "state": {},
+    }  # fmt: skip
+    app = cast("Any", create_app(hub))
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(app(scope, asked.get, answered.put))
+        first = await answered.get()
+        asked.put_nowait({"type": "websocket.disconnect", "code": 1001})
+        await asyncio.wait([running])
+    kind: str = first["type"]
+    return kind
+
+
+async def test_a_socket_needs_the_cookie_and_exactly_the_hubs_origin(
+    hub: Hub, client: ClientFor
+) -> None:
+    browser = await client(None)
+    await sign_in(browser)
+    cookie = f"{COOKIE}={browser.cookies[COOKIE]}"
+    for path in ("/api/v1/live", "/api/v1/shell"):
+        refused: list[dict[str, str]] = [
+            {"origin": URL},
+            {"cookie": cookie},
+            {"cookie": cookie, "origin": "https://evil.test"},
+            {"cookie": cookie, "origin": f"{URL}.evil.test"},
+            {"cookie": f"{COOKIE}=nonsense", "origin": URL},
+        ]
+        for headers in refused:
+            assert await handshake(hub, path, **headers) == "websocket.close", headers
+        accepted = await handshake(hub, path, cookie=cookie, origin=URL)
+        assert accepted == "websocket.accept"

@@ -15,7 +15,7 @@ from hub.errors import BadRequest, Conflict, InvalidTarget, NotFound, NothingMat
 from hub.events import EventLog
 from hub.nodes import NodeChange, Nodes
 from hub.nodeview import Status
-from hub.store import schema
+from hub.store import schema, writer
 from hub.store.engine import Store
 from protocol.messages import Disk, Facts, InstalledPackage, Report
 
@@ -96,6 +96,20 @@ async def test_a_removed_node_is_forgotten_and_its_late_end_changes_nothing(node
     await nodes.went_offline(node, 30.0, "removed")
     assert list(nodes.all()) == []
     assert await kinds(nodes) == ["node.online"]
+
+
+async def test_presence_stays_true_when_the_store_fails(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    node, barred = await join(nodes, "web-1"), await join(nodes, "web-2", "quarantined")
+    monkeypatch.setattr(writer, "QUEUE_LIMIT", 0)
+    await nodes.came_online(node, "192.0.2.7", 100.0)
+    assert (nodes.get(node).status, nodes.get(node).status_since) == (Status.ONLINE, 100.0)
+    await nodes.went_offline(node, 160.0, "gone")
+    assert (nodes.get(node).status, nodes.get(node).status_since) == (Status.OFFLINE, 160.0)
+    await nodes.came_online(barred, "192.0.2.7", 100.0)
+    assert nodes.get(barred).status is Status.QUARANTINED
+    assert "is not stored" in caplog.text
 
 
 async def test_a_change_elsewhere_is_followed(nodes: Nodes) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 
 import pytest
 
@@ -130,21 +129,6 @@ async def test_idle_and_old_sessions_are_ended(world: World, limits: Limits, rea
     ):
         assert await shell.receive() is None
         assert shell.reason.startswith(reason)
-
-
-async def test_a_user_who_loses_the_right_loses_the_sessions(world: World) -> None:
-    shells = shells_of(world)
-    async with (
-        world.connected("web-1", Terminals()),
-        asyncio.timeout(5),
-        shells.open(OPERATOR, "web-1", Terminal(), "browser") as mine,
-        shells.open(replace(OPERATOR, name="otto"), "web-1", Terminal(), "browser") as other,
-    ):
-        shells.end_where(lambda subject: subject.name == "olga", "the sign-in ended")
-        assert await mine.receive() is None
-        assert mine.reason == "the sign-in ended"
-        await other.send(Input(data=b"still here"))
-        assert await other.receive() is not None
 
 
 async def test_nobody_has_more_than_the_share(world: World) -> None:

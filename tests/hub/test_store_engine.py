@@ -152,6 +152,53 @@ async def test_close_writes_what_waits_and_takes_no_more(tmp_path: Path) -> None
         assert await count(store) == 300
 
 
+async def test_a_cancelled_store_writes_what_waits_first(tmp_path: Path) -> None:
+    queued = asyncio.Event()
+    written: list[str] = []
+
+    async def put_and_note(store: Store, key: str) -> None:
+        written.append(await store.write(partial(put, key=key)))
+
+    async def serve(group: asyncio.TaskGroup) -> None:
+        async with Store.open(url_of(tmp_path / "hub.db")) as store:
+            for number in range(300):
+                group.create_task(put_and_note(store, str(number)))
+            while store.queue_depth < 300:
+                await asyncio.sleep(0)
+            queued.set()
+            await asyncio.get_running_loop().create_future()
+
+    async with asyncio.TaskGroup() as group:
+        serving = group.create_task(serve(group))
+        await queued.wait()
+        serving.cancel()
+    assert len(written) == 300
+
+
+async def test_a_cancelled_read_frees_its_connection_at_once(store: Store) -> None:
+    endless = text(
+        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+    )
+
+    async def read_for_ever() -> None:
+        async with store.read() as connection:
+            await connection.execute(endless)
+
+    for _ in range(6):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.02):
+                await read_for_ever()
+    assert await count(store) == 0
+
+
+async def test_a_closed_store_is_not_read(tmp_path: Path) -> None:
+    async with Store.open(url_of(tmp_path / "hub.db")) as store:
+        pass
+    with pytest.raises(Unavailable):
+        async with store.read():
+            pass
+
+
 async def test_readers_cannot_write_and_many_may_read(store: Store) -> None:
     async with store.read() as connection:
         with pytest.raises(OperationalError, match="readonly"):

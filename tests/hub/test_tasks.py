@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -29,6 +30,7 @@ from tests.hub.world import (
     OPERATOR,
     VIEWER,
     NodeChannel,
+    Script,
     World,
     agent,
     finished,
@@ -49,6 +51,14 @@ def spec(target: str = "all", *argv: str, **more: Any) -> TaskSpec:
 
 async def say_nothing(_opened: Exec, _channel: NodeChannel) -> None:
     """A node that ends every stream at once."""
+
+
+@asynccontextmanager
+async def many_nodes(world: World, number: int, script: Script) -> AsyncIterator[None]:
+    async with AsyncExitStack() as stack:
+        for index in range(number):
+            await stack.enter_async_context(world.connected(f"n{index}", agent(script)))
+        yield
 
 
 async def lines_of(tasks: Tasks, task_id: str) -> list[dict[str, Any]]:
@@ -249,7 +259,7 @@ async def test_no_more_than_parallel_runs_are_under_way(world: World) -> None:
         await channel.send(Exited(exit_code=0))
         await channel.receive()
 
-    async with world.tasks() as tasks, _many(world, 6, script):
+    async with world.tasks() as tasks, many_nodes(world, 6, script):
         done = await finished(tasks, await tasks.create(OPERATOR, spec(parallel=2)))
     assert done.counts == {"succeeded": 6}
     assert most == 2
@@ -259,7 +269,7 @@ async def test_after_too_many_errors_nothing_more_is_sent(world: World) -> None:
     async def script(_opened: Exec, channel: NodeChannel) -> None:
         await say(channel, code=1)
 
-    async with world.tasks() as tasks, _many(world, 6, script):
+    async with world.tasks() as tasks, many_nodes(world, 6, script):
         done = await finished(tasks, await tasks.create(OPERATOR, spec(parallel=1, max_errors=1)))
     assert done.counts == {"failed": 2, "skipped": 4}
 
@@ -274,7 +284,7 @@ async def test_cancelling_ends_what_runs_and_what_is_queued(world: World) -> Non
         await channel.send(Exited(signal=15, reason="cancelled"))
         await channel.receive()
 
-    async with world.tasks() as tasks, _many(world, 3, script):
+    async with world.tasks() as tasks, many_nodes(world, 3, script):
         task = await tasks.create(OPERATOR, spec(parallel=1))
         async with asyncio.timeout(5):
             await started.wait()
@@ -476,16 +486,3 @@ async def test_events_tell_of_the_task_and_of_each_run(world: World) -> None:
                 seen = [await anext(subscription) for _ in range(3)]
     assert {event.kind for event in seen} == {"task.created", "run.finished", "task.finished"}
     assert {event.data["task"] for event in seen} == {task.id}
-
-
-def _many(world: World, number: int, script: Any) -> Any:
-    from contextlib import AsyncExitStack, asynccontextmanager
-
-    @asynccontextmanager
-    async def connect() -> AsyncIterator[None]:
-        async with AsyncExitStack() as stack:
-            for index in range(number):
-                await stack.enter_async_context(world.connected(f"n{index}", agent(script)))
-            yield
-
-    return connect()

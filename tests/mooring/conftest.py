@@ -1,4 +1,4 @@
-"""One real hub as a process for all tests of this folder, and the command line run in this process."""
+"""One real hub as a process for all tests of this folder; the command line in this process."""
 
 from __future__ import annotations
 
@@ -17,11 +17,6 @@ import pytest
 from mooring.cli import main
 from mooring.cli.up import read_operator
 from mooring.sdk import Client, Identity
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
 
 
 @dataclass(frozen=True)

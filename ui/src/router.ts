@@ -1,5 +1,10 @@
 /* Routes; all pages but the list of nodes are loaded when they are first visited. */
-import { createRouter, createWebHistory, type RouteRecordRaw, type RouteRecordSingleView } from 'vue-router'
+import {
+  createRouter,
+  createWebHistory,
+  type RouteRecordRaw,
+  type RouteRecordSingleView,
+} from 'vue-router'
 import { Problem } from './api/problems'
 import type { Role } from './api/types'
 import { i18n } from './i18n'

@@ -36,7 +36,7 @@ export const createApiToken = (name: string, role: Role, ttlS: number | null) =>
   take(client.POST('/api/v1/api-tokens', { body: { name, role, ttl_s: ttlS } }))
 
 export const removeApiToken = (id: string) =>
-  take(client.DELETE('/api/v1/api-tokens/{id}', { params: { path: { id } } }))
+  take(client.DELETE('/api/v1/api-tokens/{token_id}', { params: { path: { token_id: id } } }))
 
 export const listAudit = (filter: { cursor?: string; subject?: string; act?: string }) =>
   take(client.GET('/api/v1/audit', { params: { query: { limit: 100, ...filter } } }))

@@ -26,9 +26,7 @@ export const listNodes = (target?: string) =>
 
 /* The first few nodes that an expression matches, and how many there are. */
 export const previewTarget = (target: string, limit = 8, signal?: AbortSignal) =>
-  orNone<Node>(
-    take(client.GET('/api/v1/nodes', { params: { query: { target, limit } }, signal })),
-  )
+  orNone<Node>(take(client.GET('/api/v1/nodes', { params: { query: { target, limit } }, signal })))
 
 export const getNode = (node: string) =>
   take(client.GET('/api/v1/nodes/{node}', { params: { path: { node } } }))
@@ -43,6 +41,10 @@ export const removeNode = (node: string) =>
 
 export const revokeNode = (node: string, reason: string) =>
   take(client.POST('/api/v1/nodes/{node}/revoke', { params: { path: { node } }, body: { reason } }))
+
+/* Lets a quarantined node in again. */
+export const releaseNode = (node: string) =>
+  take(client.POST('/api/v1/nodes/{node}/release', { params: { path: { node } } }))
 
 export const nodeEvents = (node: string) =>
   take(
@@ -80,4 +82,4 @@ export const listJoinTokens = () => take(client.GET('/api/v1/tokens'))
 export const createJoinToken = (body: TokenSpec) => take(client.POST('/api/v1/tokens', { body }))
 
 export const removeJoinToken = (id: string) =>
-  take(client.DELETE('/api/v1/tokens/{id}', { params: { path: { id } } }))
+  take(client.DELETE('/api/v1/tokens/{token_id}', { params: { path: { token_id: id } } }))

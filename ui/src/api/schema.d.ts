@@ -4,43 +4,42 @@
  */
 
 export interface paths {
-  '/api/v1/session': {
+  '/api/v1/about': {
     parameters: {
       query?: never
       header?: never
       path?: never
       cookie?: never
     }
-    /** GetSession */
-    get: operations['ApiV1SessionGetSession']
+    /** GetAbout */
+    get: operations['ApiV1AboutGetAbout']
     put?: never
-    /** SignIn */
-    post: operations['ApiV1SessionSignIn']
-    /** SignOut */
-    delete: operations['ApiV1SessionSignOut']
-    options?: never
-    head?: never
-    patch?: never
-    trace?: never
-  }
-  '/api/v1/session/password': {
-    parameters: {
-      query?: never
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    get?: never
-    put?: never
-    /** ChangePassword */
-    post: operations['ApiV1SessionPasswordChangePassword']
+    post?: never
     delete?: never
     options?: never
     head?: never
     patch?: never
     trace?: never
   }
-  '/api/v1/tickets': {
+  '/api/v1/api-tokens': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** ListTokens */
+    get: operations['ApiV1ApiTokensListTokens']
+    put?: never
+    /** CreateToken */
+    post: operations['ApiV1ApiTokensCreateToken']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/api-tokens/{token_id}': {
     parameters: {
       query?: never
       header?: never
@@ -49,8 +48,251 @@ export interface paths {
     }
     get?: never
     put?: never
-    /** Ticket */
-    post: operations['ApiV1TicketsTicket']
+    post?: never
+    /** DeleteToken */
+    delete: operations['ApiV1ApiTokensTokenIdDeleteToken']
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/audit': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** ListEntries */
+    get: operations['ApiV1AuditListEntries']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/deployments/{deployment_id}/cancel': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    /** CancelDeployment */
+    post: operations['ApiV1DeploymentsDeploymentIdCancelCancelDeployment']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/deployments': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** ListDeployments */
+    get: operations['ApiV1DeploymentsListDeployments']
+    put?: never
+    /** CreateDeployment */
+    post: operations['ApiV1DeploymentsCreateDeployment']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/deployments/{deployment_id}/stream': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** FollowDeployment */
+    get: operations['ApiV1DeploymentsDeploymentIdStreamFollowDeployment']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/deployments/{deployment_id}': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** GetDeployment */
+    get: operations['ApiV1DeploymentsDeploymentIdGetDeployment']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/events': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** StreamEvents */
+    get: operations['ApiV1EventsStreamEvents']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/forwards': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** ListForwards */
+    get: operations['ApiV1ForwardsListForwards']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/groups/{group}/nodes/{node}': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    /** AddMember */
+    put: operations['ApiV1GroupsNodesAddMember']
+    post?: never
+    /** RemoveMember */
+    delete: operations['ApiV1GroupsNodesRemoveMember']
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/groups': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** ListGroups */
+    get: operations['ApiV1GroupsListGroups']
+    put?: never
+    /** CreateGroup */
+    post: operations['ApiV1GroupsCreateGroup']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/groups/{group}': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    post?: never
+    /** DeleteGroup */
+    delete: operations['ApiV1GroupsDeleteGroup']
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/ca': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** GetCa */
+    get: operations['ApiV1CaGetCa']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/join': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    /** Join */
+    post: operations['ApiV1JoinJoin']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/nodes/{node}': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** GetNode */
+    get: operations['ApiV1NodesGetNode']
+    put?: never
+    post?: never
+    /** RemoveNode */
+    delete: operations['ApiV1NodesRemoveNode']
+    options?: never
+    head?: never
+    /** ChangeNode */
+    patch: operations['ApiV1NodesChangeNode']
+    trace?: never
+  }
+  '/api/v1/nodes/{node}/events': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** ListNodeEvents */
+    get: operations['ApiV1NodesEventsListNodeEvents']
+    put?: never
+    post?: never
     delete?: never
     options?: never
     head?: never
@@ -74,23 +316,21 @@ export interface paths {
     patch?: never
     trace?: never
   }
-  '/api/v1/nodes/{node}': {
+  '/api/v1/nodes/{node}/release': {
     parameters: {
       query?: never
       header?: never
       path?: never
       cookie?: never
     }
-    /** GetNode */
-    get: operations['ApiV1NodesGetNode']
+    get?: never
     put?: never
-    post?: never
-    /** DeleteNode */
-    delete: operations['ApiV1NodesDeleteNode']
+    /** ReleaseNode */
+    post: operations['ApiV1NodesReleaseReleaseNode']
+    delete?: never
     options?: never
     head?: never
-    /** PatchNode */
-    patch: operations['ApiV1NodesPatchNode']
+    patch?: never
     trace?: never
   }
   '/api/v1/nodes/{node}/revoke': {
@@ -110,189 +350,33 @@ export interface paths {
     patch?: never
     trace?: never
   }
-  '/api/v1/nodes/{node}/events': {
+  '/api/v1/packages/{name}/{version}': {
     parameters: {
       query?: never
       header?: never
       path?: never
       cookie?: never
     }
-    /** NodeEvents */
-    get: operations['ApiV1NodesEventsNodeEvents']
+    /** GetPackage */
+    get: operations['ApiV1PackagesNameVersionGetPackage']
     put?: never
     post?: never
-    delete?: never
+    /** DeletePackage */
+    delete: operations['ApiV1PackagesNameVersionDeletePackage']
     options?: never
     head?: never
     patch?: never
     trace?: never
   }
-  '/api/v1/nodes/{node}/metrics': {
+  '/api/v1/packages/{name}/{version}/content': {
     parameters: {
       query?: never
       header?: never
       path?: never
       cookie?: never
     }
-    /** Metrics */
-    get: operations['ApiV1NodesMetricsMetrics']
-    put?: never
-    post?: never
-    delete?: never
-    options?: never
-    head?: never
-    patch?: never
-    trace?: never
-  }
-  '/api/v1/groups': {
-    parameters: {
-      query?: never
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    /** Groups */
-    get: operations['ApiV1GroupsGroups']
-    put?: never
-    /** NewGroup */
-    post: operations['ApiV1GroupsNewGroup']
-    delete?: never
-    options?: never
-    head?: never
-    patch?: never
-    trace?: never
-  }
-  '/api/v1/groups/{group}': {
-    parameters: {
-      query?: never
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    get?: never
-    put?: never
-    post?: never
-    /** DelGroup */
-    delete: operations['ApiV1GroupsDelGroup']
-    options?: never
-    head?: never
-    patch?: never
-    trace?: never
-  }
-  '/api/v1/groups/{group}/nodes/{node}': {
-    parameters: {
-      query?: never
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    get?: never
-    /** AddTo */
-    put: operations['ApiV1GroupsNodesAddTo']
-    post?: never
-    /** RemoveFrom */
-    delete: operations['ApiV1GroupsNodesRemoveFrom']
-    options?: never
-    head?: never
-    patch?: never
-    trace?: never
-  }
-  '/api/v1/tokens': {
-    parameters: {
-      query?: never
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    /** Tokens */
-    get: operations['ApiV1TokensTokens']
-    put?: never
-    /** NewToken */
-    post: operations['ApiV1TokensNewToken']
-    delete?: never
-    options?: never
-    head?: never
-    patch?: never
-    trace?: never
-  }
-  '/api/v1/tokens/{id}': {
-    parameters: {
-      query?: never
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    get?: never
-    put?: never
-    post?: never
-    /** DelToken */
-    delete: operations['ApiV1TokensIdDelToken']
-    options?: never
-    head?: never
-    patch?: never
-    trace?: never
-  }
-  '/api/v1/tasks': {
-    parameters: {
-      query?: never
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    /** Tasks */
-    get: operations['ApiV1TasksTasks']
-    put?: never
-    /** NewTask */
-    post: operations['ApiV1TasksNewTask']
-    delete?: never
-    options?: never
-    head?: never
-    patch?: never
-    trace?: never
-  }
-  '/api/v1/tasks/{id}': {
-    parameters: {
-      query?: never
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    /** GetTask */
-    get: operations['ApiV1TasksIdGetTask']
-    put?: never
-    post?: never
-    delete?: never
-    options?: never
-    head?: never
-    patch?: never
-    trace?: never
-  }
-  '/api/v1/tasks/{id}/cancel': {
-    parameters: {
-      query?: never
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    get?: never
-    put?: never
-    /** CancelTask */
-    post: operations['ApiV1TasksIdCancelCancelTask']
-    delete?: never
-    options?: never
-    head?: never
-    patch?: never
-    trace?: never
-  }
-  '/api/v1/tasks/{id}/stream': {
-    parameters: {
-      query?: never
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    /** TaskStream */
-    get: operations['ApiV1TasksIdStreamTaskStream']
+    /** GetContent */
+    get: operations['ApiV1PackagesNameVersionContentGetContent']
     put?: never
     post?: never
     delete?: never
@@ -308,11 +392,11 @@ export interface paths {
       path?: never
       cookie?: never
     }
-    /** Packages */
-    get: operations['ApiV1PackagesPackages']
+    /** ListPackages */
+    get: operations['ApiV1PackagesListPackages']
     put?: never
-    /** Upload */
-    post: operations['ApiV1PackagesUpload']
+    /** UploadPackage */
+    post: operations['ApiV1PackagesUploadPackage']
     delete?: never
     options?: never
     head?: never
@@ -326,8 +410,8 @@ export interface paths {
       path?: never
       cookie?: never
     }
-    /** Package */
-    get: operations['ApiV1PackagesNamePackage']
+    /** ListVersions */
+    get: operations['ApiV1PackagesNameListVersions']
     put?: never
     post?: never
     delete?: never
@@ -336,60 +420,7 @@ export interface paths {
     patch?: never
     trace?: never
   }
-  '/api/v1/packages/{name}/{version}': {
-    parameters: {
-      query?: never
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    /** PackageVersion */
-    get: operations['ApiV1PackagesNameVersionPackageVersion']
-    put?: never
-    post?: never
-    /** DelPackage */
-    delete: operations['ApiV1PackagesNameVersionDelPackage']
-    options?: never
-    head?: never
-    patch?: never
-    trace?: never
-  }
-  '/api/v1/deployments': {
-    parameters: {
-      query?: never
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    /** Deployments */
-    get: operations['ApiV1DeploymentsDeployments']
-    put?: never
-    /** Deploy */
-    post: operations['ApiV1DeploymentsDeploy']
-    delete?: never
-    options?: never
-    head?: never
-    patch?: never
-    trace?: never
-  }
-  '/api/v1/deployments/{id}': {
-    parameters: {
-      query?: never
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    /** Deployment */
-    get: operations['ApiV1DeploymentsIdDeployment']
-    put?: never
-    post?: never
-    delete?: never
-    options?: never
-    head?: never
-    patch?: never
-    trace?: never
-  }
-  '/api/v1/deployments/{id}/cancel': {
+  '/api/v1/session/password': {
     parameters: {
       query?: never
       header?: never
@@ -398,26 +429,45 @@ export interface paths {
     }
     get?: never
     put?: never
-    /** CancelDep */
-    post: operations['ApiV1DeploymentsIdCancelCancelDep']
+    /** ChangePassword */
+    post: operations['ApiV1SessionPasswordChangePassword']
     delete?: never
     options?: never
     head?: never
     patch?: never
     trace?: never
   }
-  '/api/v1/deployments/{id}/stream': {
+  '/api/v1/session': {
     parameters: {
       query?: never
       header?: never
       path?: never
       cookie?: never
     }
-    /** DepStream */
-    get: operations['ApiV1DeploymentsIdStreamDepStream']
+    /** GetSession */
+    get: operations['ApiV1SessionGetSession']
+    put?: never
+    /** SignIn */
+    post: operations['ApiV1SessionSignIn']
+    /** SignOut */
+    delete: operations['ApiV1SessionSignOut']
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/sessions/{session_id}': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
     put?: never
     post?: never
-    delete?: never
+    /** EndSession */
+    delete: operations['ApiV1SessionsSessionIdEndSession']
     options?: never
     head?: never
     patch?: never
@@ -430,8 +480,8 @@ export interface paths {
       path?: never
       cookie?: never
     }
-    /** Sessions */
-    get: operations['ApiV1SessionsSessions']
+    /** ListSessions */
+    get: operations['ApiV1SessionsListSessions']
     put?: never
     post?: never
     delete?: never
@@ -440,7 +490,111 @@ export interface paths {
     patch?: never
     trace?: never
   }
-  '/api/v1/sessions/{id}': {
+  '/api/v1/tasks/{task_id}/cancel': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    /** CancelTask */
+    post: operations['ApiV1TasksTaskIdCancelCancelTask']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/tasks': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** ListTasks */
+    get: operations['ApiV1TasksListTasks']
+    put?: never
+    /** CreateTask */
+    post: operations['ApiV1TasksCreateTask']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/tasks/{task_id}/stream': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** FollowTask */
+    get: operations['ApiV1TasksTaskIdStreamFollowTask']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/tasks/{task_id}': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** GetTask */
+    get: operations['ApiV1TasksTaskIdGetTask']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/tickets': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    get?: never
+    put?: never
+    /** CreateTicket */
+    post: operations['ApiV1TicketsCreateTicket']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/tokens': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** ListTokens */
+    get: operations['ApiV1TokensListTokens']
+    put?: never
+    /** CreateToken */
+    post: operations['ApiV1TokensCreateToken']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/tokens/{token_id}': {
     parameters: {
       query?: never
       header?: never
@@ -450,43 +604,8 @@ export interface paths {
     get?: never
     put?: never
     post?: never
-    /** End */
-    delete: operations['ApiV1SessionsIdEnd']
-    options?: never
-    head?: never
-    patch?: never
-    trace?: never
-  }
-  '/api/v1/forwards': {
-    parameters: {
-      query?: never
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    /** Forwards */
-    get: operations['ApiV1ForwardsForwards']
-    put?: never
-    post?: never
-    delete?: never
-    options?: never
-    head?: never
-    patch?: never
-    trace?: never
-  }
-  '/api/v1/users': {
-    parameters: {
-      query?: never
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    /** Users */
-    get: operations['ApiV1UsersUsers']
-    put?: never
-    /** NewUser */
-    post: operations['ApiV1UsersNewUser']
-    delete?: never
+    /** DeleteToken */
+    delete: operations['ApiV1TokensTokenIdDeleteToken']
     options?: never
     head?: never
     patch?: never
@@ -502,58 +621,41 @@ export interface paths {
     get?: never
     put?: never
     post?: never
-    /** DelUser */
-    delete: operations['ApiV1UsersNameDelUser']
+    /** DeleteUser */
+    delete: operations['ApiV1UsersNameDeleteUser']
     options?: never
     head?: never
-    /** PatchUser */
-    patch: operations['ApiV1UsersNamePatchUser']
+    /** ChangeUser */
+    patch: operations['ApiV1UsersNameChangeUser']
     trace?: never
   }
-  '/api/v1/api-tokens': {
+  '/api/v1/users': {
     parameters: {
       query?: never
       header?: never
       path?: never
       cookie?: never
     }
-    /** ApiTokens */
-    get: operations['ApiV1ApiTokensApiTokens']
+    /** ListUsers */
+    get: operations['ApiV1UsersListUsers']
     put?: never
-    /** NewApiToken */
-    post: operations['ApiV1ApiTokensNewApiToken']
+    /** CreateUser */
+    post: operations['ApiV1UsersCreateUser']
     delete?: never
     options?: never
     head?: never
     patch?: never
     trace?: never
   }
-  '/api/v1/api-tokens/{id}': {
+  '/api/v1/nodes/{node}/metrics': {
     parameters: {
       query?: never
       header?: never
       path?: never
       cookie?: never
     }
-    get?: never
-    put?: never
-    post?: never
-    /** DelApiToken */
-    delete: operations['ApiV1ApiTokensIdDelApiToken']
-    options?: never
-    head?: never
-    patch?: never
-    trace?: never
-  }
-  '/api/v1/audit': {
-    parameters: {
-      query?: never
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    /** Audit */
-    get: operations['ApiV1AuditAudit']
+    /** NodeMetrics */
+    get: operations['ApiV1NodesMetricsNodeMetrics']
     put?: never
     post?: never
     delete?: never
@@ -562,15 +664,49 @@ export interface paths {
     patch?: never
     trace?: never
   }
-  '/api/v1/about': {
+  '/schema/openapi.json': {
     parameters: {
       query?: never
       header?: never
       path?: never
       cookie?: never
     }
-    /** About */
-    get: operations['ApiV1AboutAbout']
+    /** Handler */
+    get: operations['SchemaOpenapiJsonHandler']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/schema': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** Handler */
+    get: operations['SchemaHandler']
+    put?: never
+    post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/schema/{path}': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** HandleSchemaPathNotFound */
+    get: operations['SchemaPathHandleSchemaPathNotFound']
     put?: never
     post?: never
     delete?: never
@@ -600,16 +736,16 @@ export interface components {
       expires_at: number | null
       last_used_at: number | null
     }
-    /** ApiTokenList */
-    ApiTokenList: {
+    /** ApiTokenPage */
+    ApiTokenPage: {
+      items: components['schemas']['ApiToken'][]
       next_cursor: string | null
       total: number
-      items: components['schemas']['ApiToken'][]
     }
-    /** ApiTokenSpec */
-    ApiTokenSpec: {
+    /** ApiTokenRequest */
+    ApiTokenRequest: {
       name: string
-      role: string
+      role: components['schemas']['Role']
       ttl_s?: number | null
     }
     /** AuditEntry */
@@ -625,16 +761,11 @@ export interface components {
         [key: string]: unknown
       }
     }
-    /** AuditList */
-    AuditList: {
+    /** AuditEntryPage */
+    AuditEntryPage: {
+      items: components['schemas']['AuditEntry'][]
       next_cursor: string | null
       total: number
-      items: components['schemas']['AuditEntry'][]
-    }
-    /** Credentials */
-    Credentials: {
-      username: string
-      password: string
     }
     /** Deployment */
     Deployment: {
@@ -651,13 +782,7 @@ export interface components {
       counts: {
         [key: string]: number
       }
-      nodes?: components['schemas']['DeploymentNode'][] | null
-    }
-    /** DeploymentList */
-    DeploymentList: {
-      next_cursor: string | null
-      total: number
-      items: components['schemas']['Deployment'][]
+      nodes?: components['schemas']['DeploymentNode'][]
     }
     /** DeploymentNode */
     DeploymentNode: {
@@ -671,15 +796,36 @@ export interface components {
       started_at: number | null
       finished_at: number | null
     }
+    /** DeploymentPage */
+    DeploymentPage: {
+      items: components['schemas']['Deployment'][]
+      next_cursor: string | null
+      total: number
+    }
     /** DeploymentSpec */
     DeploymentSpec: {
       package: string
-      target: string
       version?: string | null
-      /** @default install */
-      action: string
+      /**
+       * @default install
+       * @enum {string}
+       */
+      action: 'install' | 'update' | 'uninstall'
+      target: string
       /** @default 10 */
       parallel: number
+    }
+    /** Disk */
+    Disk: {
+      mount: string
+      /** @default  */
+      device: string
+      /** @default  */
+      kind: string
+      /** @default 0 */
+      size_bytes: number
+      /** @constant */
+      k: 'disk'
     }
     /** Event */
     Event: {
@@ -691,14 +837,53 @@ export interface components {
         [key: string]: unknown
       }
     }
-    /** EventList */
-    EventList: {
+    /** Facts */
+    Facts: {
+      hostname: string
+      /** @default  */
+      os_id: string
+      /** @default  */
+      os_family: string
+      /** @default  */
+      os_name: string
+      /** @default  */
+      os_version: string
+      /** @default  */
+      arch: string
+      /** @default  */
+      kernel: string
+      /** @default 0 */
+      cpus: number
+      /** @default  */
+      cpu_model: string
+      /** @default 0 */
+      memory_bytes: number
+      /** @default 0 */
+      swap_bytes: number
+      disks?: components['schemas']['Disk'][]
+      addresses?: string[]
+      /** @default  */
+      boot_id: string
+      /** @default 0 */
+      boot_time: number
+      /** @default  */
+      timezone: string
+      /** @default  */
+      agent_version: string
+      /** @default  */
+      agent_user: string
+      verbs?: string[]
+      /** @constant */
+      k: 'facts'
+    }
+    /** ForwardPage */
+    ForwardPage: {
+      items: components['schemas']['ForwardView'][]
       next_cursor: string | null
       total: number
-      items: components['schemas']['Event'][]
     }
-    /** ForwardInfo */
-    ForwardInfo: {
+    /** ForwardView */
+    ForwardView: {
       id: string
       node: string
       subject: string
@@ -708,30 +893,38 @@ export interface components {
       sent_bytes: number
       received_bytes: number
     }
-    /** ForwardList */
-    ForwardList: {
-      next_cursor: string | null
-      total: number
-      items: components['schemas']['ForwardInfo'][]
-    }
-    /** Group */
-    Group: {
-      name: string
-      description: string
-      nodes: string[]
-      created_at: number
-    }
     /** GroupList */
     GroupList: {
+      items: components['schemas']['GroupView'][]
       next_cursor: string | null
       total: number
-      items: components['schemas']['Group'][]
+    }
+    /** GroupView */
+    GroupView: {
+      name: string
+      description: string
+      created_at: number
+      nodes: string[]
     }
     /** History */
     History: {
       series: components['schemas']['SeriesInfo'][]
       at: number[]
       values: (number | null)[][]
+    }
+    /** JoinAnswer */
+    JoinAnswer: {
+      node_id: string
+      name: string
+      certificate_pem: string
+      trust_pem: string
+    }
+    /** JoinRequest */
+    JoinRequest: {
+      secret: string
+      csr_pem: string
+      name?: string | null
+      facts: components['schemas']['Facts']
     }
     /** JoinToken */
     JoinToken: {
@@ -746,22 +939,11 @@ export interface components {
       created_at: number
       expires_at: number
     }
-    /** JoinTokenList */
-    JoinTokenList: {
+    /** JoinTokenPage */
+    JoinTokenPage: {
+      items: components['schemas']['JoinToken'][]
       next_cursor: string | null
       total: number
-      items: components['schemas']['JoinToken'][]
-    }
-    /** NewApiToken */
-    NewApiToken: {
-      id: string
-      name: string
-      user: string
-      role: string
-      created_at: number
-      expires_at: number | null
-      last_used_at: number | null
-      token: string
     }
     /** NewGroup */
     NewGroup: {
@@ -784,26 +966,30 @@ export interface components {
       token: string
       command: string
     }
-    /** NewUser */
-    NewUser: {
+    /** NewToken */
+    NewToken: {
+      id: string
       name: string
-      password: string
+      user: string
       role: string
+      created_at: number
+      expires_at: number | null
+      last_used_at: number | null
+      token: string
     }
     /** Node */
     Node: {
       id: string
       name: string
       status: string
-      status_since: number | null
+      status_since: number
+      status_reason: string
       groups: string[]
       labels: {
         [key: string]: string
       }
       packages: components['schemas']['NodePackage'][]
-      facts: {
-        [key: string]: unknown
-      }
+      facts: components['schemas']['NodeFacts']
       address: string | null
       created_at: number
       connected_at: number | null
@@ -812,16 +998,72 @@ export interface components {
       certificate_expires_at: number | null
       spark: components['schemas']['Spark']
     }
-    /** NodeList */
-    NodeList: {
+    /** NodeDisk */
+    NodeDisk: {
+      mount: string
+      /** @default  */
+      device: string
+      /** @default  */
+      kind: string
+      /** @default 0 */
+      size_bytes: number
+    }
+    /** NodeEvents */
+    NodeEvents: {
+      items: components['schemas']['Event'][]
       next_cursor: string | null
       total: number
+    }
+    /** NodeFacts */
+    NodeFacts: {
+      hostname: string
+      /** @default  */
+      os_id: string
+      /** @default  */
+      os_family: string
+      /** @default  */
+      os_name: string
+      /** @default  */
+      os_version: string
+      /** @default  */
+      arch: string
+      /** @default  */
+      kernel: string
+      /** @default 0 */
+      cpus: number
+      /** @default  */
+      cpu_model: string
+      /** @default 0 */
+      memory_bytes: number
+      /** @default 0 */
+      swap_bytes: number
+      disks?: components['schemas']['NodeDisk'][]
+      addresses?: string[]
+      /** @default  */
+      boot_id: string
+      /** @default 0 */
+      boot_time: number
+      /** @default  */
+      timezone: string
+      /** @default  */
+      agent_version: string
+      /** @default  */
+      agent_user: string
+      verbs?: string[]
+    }
+    /** NodeList */
+    NodeList: {
       items: components['schemas']['Node'][]
+      next_cursor: string | null
+      total: number
     }
     /** NodePackage */
     NodePackage: {
       name: string
       version: string
+      digest?: string | null
+      /** @default 0 */
+      installed_at: number
     }
     /** NodePatch */
     NodePatch: {
@@ -846,11 +1088,11 @@ export interface components {
       created_at: number
       nodes: string[]
     }
-    /** PackageList */
-    PackageList: {
+    /** PackagePage */
+    PackagePage: {
+      items: components['schemas']['Package'][]
       next_cursor: string | null
       total: number
-      items: components['schemas']['Package'][]
     }
     /** PasswordChange */
     PasswordChange: {
@@ -862,6 +1104,12 @@ export interface components {
       /** @default  */
       reason: string
     }
+    /**
+     * Role
+     * @description Roles in ascending order; each includes the verbs of those before it.
+     * @enum {string}
+     */
+    Role: 'viewer' | 'operator' | 'deployer' | 'admin'
     /** Run */
     Run: {
       id: string
@@ -886,14 +1134,8 @@ export interface components {
     /** Session */
     Session: {
       user: components['schemas']['User']
-      csrf: string
-      expires_at: number
-    }
-    /** ShellList */
-    ShellList: {
-      next_cursor: string | null
-      total: number
-      items: components['schemas']['ShellSession'][]
+      csrf: string | null
+      expires_at: number | null
     }
     /** ShellSession */
     ShellSession: {
@@ -906,6 +1148,17 @@ export interface components {
       ended_at: number | null
       exit_code: number | null
       reason: string
+    }
+    /** ShellSessionPage */
+    ShellSessionPage: {
+      items: components['schemas']['ShellSession'][]
+      next_cursor: string | null
+      total: number
+    }
+    /** SignIn */
+    SignIn: {
+      username: string
+      password: string
     }
     /** Spark */
     Spark: {
@@ -929,13 +1182,13 @@ export interface components {
       counts: {
         [key: string]: number
       }
-      runs?: components['schemas']['Run'][] | null
+      runs?: components['schemas']['Run'][]
     }
-    /** TaskList */
-    TaskList: {
+    /** TaskPage */
+    TaskPage: {
+      items: components['schemas']['Task'][]
       next_cursor: string | null
       total: number
-      items: components['schemas']['Task'][]
     }
     /** TaskSpec */
     TaskSpec: {
@@ -958,13 +1211,14 @@ export interface components {
       ticket: string
       expires_at: number
     }
-    /** TicketSpec */
-    TicketSpec: {
-      purpose: string
+    /** TicketRequest */
+    TicketRequest: {
+      /** @enum {string} */
+      purpose: 'live' | 'shell'
       node?: string | null
     }
-    /** TokenSpec */
-    TokenSpec: {
+    /** TokenRequest */
+    TokenRequest: {
       /** @default 1 */
       uses: number
       /** @default 3600 */
@@ -981,17 +1235,23 @@ export interface components {
       disabled: boolean
       created_at: number
     }
-    /** UserList */
-    UserList: {
-      next_cursor: string | null
-      total: number
-      items: components['schemas']['User'][]
-    }
-    /** UserPatch */
-    UserPatch: {
-      role?: string | null
+    /** UserChange */
+    UserChange: {
+      role?: components['schemas']['Role'] | null
       disabled?: boolean | null
       password?: string | null
+    }
+    /** UserPage */
+    UserPage: {
+      items: components['schemas']['User'][]
+      next_cursor: string | null
+      total: number
+    }
+    /** UserRequest */
+    UserRequest: {
+      name: string
+      password: string
+      role: components['schemas']['Role']
     }
   }
   responses: never
@@ -1002,7 +1262,7 @@ export interface components {
 }
 export type $defs = Record<string, never>
 export interface operations {
-  ApiV1SessionGetSession: {
+  ApiV1AboutGetAbout: {
     parameters: {
       query?: never
       header?: never
@@ -1017,12 +1277,32 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['Session']
+          'application/json': components['schemas']['About']
         }
       }
     }
   }
-  ApiV1SessionSignIn: {
+  ApiV1ApiTokensListTokens: {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['ApiTokenPage']
+        }
+      }
+    }
+  }
+  ApiV1ApiTokensCreateToken: {
     parameters: {
       query?: never
       header?: never
@@ -1031,17 +1311,17 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['Credentials']
+        'application/json': components['schemas']['ApiTokenRequest']
       }
     }
     responses: {
-      /** @description Request fulfilled, document follows */
-      200: {
+      /** @description Document created, URL follows */
+      201: {
         headers: {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['Session']
+          'application/json': components['schemas']['NewToken']
         }
       }
       /** @description Bad request syntax or unsupported method */
@@ -1064,38 +1344,16 @@ export interface operations {
       }
     }
   }
-  ApiV1SessionSignOut: {
+  ApiV1ApiTokensTokenIdDeleteToken: {
     parameters: {
       query?: never
       header?: never
-      path?: never
+      path: {
+        token_id: string
+      }
       cookie?: never
     }
     requestBody?: never
-    responses: {
-      /** @description Request fulfilled, nothing follows */
-      204: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': null
-        }
-      }
-    }
-  }
-  ApiV1SessionPasswordChangePassword: {
-    parameters: {
-      query?: never
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    requestBody: {
-      content: {
-        'application/json': components['schemas']['PasswordChange']
-      }
-    }
     responses: {
       /** @description Request fulfilled, nothing follows */
       204: {
@@ -1124,18 +1382,19 @@ export interface operations {
       }
     }
   }
-  ApiV1TicketsTicket: {
+  ApiV1AuditListEntries: {
     parameters: {
-      query?: never
+      query?: {
+        limit?: number
+        cursor?: string | null
+        subject?: string | null
+        act?: string | null
+      }
       header?: never
       path?: never
       cookie?: never
     }
-    requestBody: {
-      content: {
-        'application/json': components['schemas']['TicketSpec']
-      }
-    }
+    requestBody?: never
     responses: {
       /** @description Request fulfilled, document follows */
       200: {
@@ -1143,7 +1402,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['Ticket']
+          'application/json': components['schemas']['AuditEntryPage']
         }
       }
       /** @description Bad request syntax or unsupported method */
@@ -1166,10 +1425,49 @@ export interface operations {
       }
     }
   }
-  ApiV1NodesListNodes: {
+  ApiV1DeploymentsDeploymentIdCancelCancelDeployment: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        deployment_id: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['Deployment']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1DeploymentsListDeployments: {
     parameters: {
       query?: {
-        target?: string | null
         limit?: number
         cursor?: string | null
       }
@@ -1185,7 +1483,477 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['NodeList']
+          'application/json': components['schemas']['DeploymentPage']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1DeploymentsCreateDeployment: {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': components['schemas']['DeploymentSpec']
+      }
+    }
+    responses: {
+      /** @description Request accepted, processing continues off-line */
+      202: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['Deployment']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1DeploymentsDeploymentIdStreamFollowDeployment: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        deployment_id: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Stream Response */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/x-ndjson': unknown
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1DeploymentsDeploymentIdGetDeployment: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        deployment_id: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['Deployment']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1EventsStreamEvents: {
+    parameters: {
+      query?: {
+        after?: number | null
+      }
+      header?: {
+        'Last-Event-ID'?: string | null
+      }
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Stream Response */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'text/event-stream': unknown
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1ForwardsListForwards: {
+    parameters: {
+      query?: {
+        limit?: number
+        cursor?: string | null
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['ForwardPage']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1GroupsNodesAddMember: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        group: string
+        node: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['GroupView']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1GroupsNodesRemoveMember: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        group: string
+        node: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['GroupView']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1GroupsListGroups: {
+    parameters: {
+      query?: {
+        limit?: number
+        cursor?: string | null
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['GroupList']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1GroupsCreateGroup: {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': components['schemas']['NewGroup']
+      }
+    }
+    responses: {
+      /** @description Document created, URL follows */
+      201: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['GroupView']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1GroupsDeleteGroup: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        group: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, nothing follows */
+      204: {
+        headers: {
+          [name: string]: unknown
+        }
+        content?: never
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1CaGetCa: {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'text/plain': string
+        }
+      }
+    }
+  }
+  ApiV1JoinJoin: {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': components['schemas']['JoinRequest']
+      }
+    }
+    responses: {
+      /** @description Document created, URL follows */
+      201: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['JoinAnswer']
         }
       }
       /** @description Bad request syntax or unsupported method */
@@ -1248,7 +2016,7 @@ export interface operations {
       }
     }
   }
-  ApiV1NodesDeleteNode: {
+  ApiV1NodesRemoveNode: {
     parameters: {
       query?: never
       header?: never
@@ -1286,7 +2054,7 @@ export interface operations {
       }
     }
   }
-  ApiV1NodesPatchNode: {
+  ApiV1NodesChangeNode: {
     parameters: {
       query?: never
       header?: never
@@ -1300,6 +2068,132 @@ export interface operations {
         'application/json': components['schemas']['NodePatch']
       }
     }
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['Node']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1NodesEventsListNodeEvents: {
+    parameters: {
+      query?: {
+        limit?: number
+        cursor?: string | null
+      }
+      header?: never
+      path: {
+        node: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['NodeEvents']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1NodesListNodes: {
+    parameters: {
+      query?: {
+        /** @description a target expression */
+        target?: string | null
+        limit?: number
+        cursor?: string | null
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['NodeList']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1NodesReleaseReleaseNode: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        node: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
     responses: {
       /** @description Request fulfilled, document follows */
       200: {
@@ -1374,180 +2268,54 @@ export interface operations {
       }
     }
   }
-  ApiV1NodesEventsNodeEvents: {
-    parameters: {
-      query?: {
-        limit?: number
-        cursor?: string | null
-      }
-      header?: never
-      path: {
-        node: string
-      }
-      cookie?: never
-    }
-    requestBody?: never
-    responses: {
-      /** @description Request fulfilled, document follows */
-      200: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': components['schemas']['EventList']
-        }
-      }
-      /** @description Bad request syntax or unsupported method */
-      400: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': {
-            status_code: number
-            detail: string
-            extra?:
-              | null
-              | {
-                  [key: string]: unknown
-                }
-              | unknown[]
-          }
-        }
-      }
-    }
-  }
-  ApiV1NodesMetricsMetrics: {
-    parameters: {
-      query?: {
-        since_s?: number
-      }
-      header?: never
-      path: {
-        node: string
-      }
-      cookie?: never
-    }
-    requestBody?: never
-    responses: {
-      /** @description Request fulfilled, document follows */
-      200: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': components['schemas']['History']
-        }
-      }
-      /** @description Bad request syntax or unsupported method */
-      400: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': {
-            status_code: number
-            detail: string
-            extra?:
-              | null
-              | {
-                  [key: string]: unknown
-                }
-              | unknown[]
-          }
-        }
-      }
-    }
-  }
-  ApiV1GroupsGroups: {
-    parameters: {
-      query?: {
-        limit?: number
-        cursor?: string | null
-      }
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    requestBody?: never
-    responses: {
-      /** @description Request fulfilled, document follows */
-      200: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': components['schemas']['GroupList']
-        }
-      }
-      /** @description Bad request syntax or unsupported method */
-      400: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': {
-            status_code: number
-            detail: string
-            extra?:
-              | null
-              | {
-                  [key: string]: unknown
-                }
-              | unknown[]
-          }
-        }
-      }
-    }
-  }
-  ApiV1GroupsNewGroup: {
-    parameters: {
-      query?: never
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    requestBody: {
-      content: {
-        'application/json': components['schemas']['NewGroup']
-      }
-    }
-    responses: {
-      /** @description Document created, URL follows */
-      201: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': components['schemas']['Group']
-        }
-      }
-      /** @description Bad request syntax or unsupported method */
-      400: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': {
-            status_code: number
-            detail: string
-            extra?:
-              | null
-              | {
-                  [key: string]: unknown
-                }
-              | unknown[]
-          }
-        }
-      }
-    }
-  }
-  ApiV1GroupsDelGroup: {
+  ApiV1PackagesNameVersionGetPackage: {
     parameters: {
       query?: never
       header?: never
       path: {
-        group: string
+        name: string
+        version: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['Package']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1PackagesNameVersionDeletePackage: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        name: string
+        version: string
       }
       cookie?: never
     }
@@ -1580,25 +2348,25 @@ export interface operations {
       }
     }
   }
-  ApiV1GroupsNodesAddTo: {
+  ApiV1PackagesNameVersionContentGetContent: {
     parameters: {
       query?: never
       header?: never
       path: {
-        group: string
-        node: string
+        name: string
+        version: string
       }
       cookie?: never
     }
     requestBody?: never
     responses: {
-      /** @description Request fulfilled, document follows */
+      /** @description Stream Response */
       200: {
         headers: {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['Group']
+          'application/json': unknown
         }
       }
       /** @description Bad request syntax or unsupported method */
@@ -1621,48 +2389,7 @@ export interface operations {
       }
     }
   }
-  ApiV1GroupsNodesRemoveFrom: {
-    parameters: {
-      query?: never
-      header?: never
-      path: {
-        group: string
-        node: string
-      }
-      cookie?: never
-    }
-    requestBody?: never
-    responses: {
-      /** @description Request fulfilled, document follows */
-      200: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': components['schemas']['Group']
-        }
-      }
-      /** @description Bad request syntax or unsupported method */
-      400: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': {
-            status_code: number
-            detail: string
-            extra?:
-              | null
-              | {
-                  [key: string]: unknown
-                }
-              | unknown[]
-          }
-        }
-      }
-    }
-  }
-  ApiV1TokensTokens: {
+  ApiV1PackagesListPackages: {
     parameters: {
       query?: {
         limit?: number
@@ -1680,7 +2407,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['JoinTokenList']
+          'application/json': components['schemas']['PackagePage']
         }
       }
       /** @description Bad request syntax or unsupported method */
@@ -1703,7 +2430,93 @@ export interface operations {
       }
     }
   }
-  ApiV1TokensNewToken: {
+  ApiV1PackagesUploadPackage: {
+    parameters: {
+      query?: {
+        filename?: string
+        name?: string | null
+        version?: string | null
+        description?: string | null
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Document created, URL follows */
+      201: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['Package']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1PackagesNameListVersions: {
+    parameters: {
+      query?: {
+        limit?: number
+        cursor?: string | null
+      }
+      header?: never
+      path: {
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['PackagePage']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1SessionPasswordChangePassword: {
     parameters: {
       query?: never
       header?: never
@@ -1712,17 +2525,77 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['TokenSpec']
+        'application/json': components['schemas']['PasswordChange']
       }
     }
     responses: {
-      /** @description Document created, URL follows */
-      201: {
+      /** @description Request fulfilled, nothing follows */
+      204: {
+        headers: {
+          [name: string]: unknown
+        }
+        content?: never
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
         headers: {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['NewJoinToken']
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1SessionGetSession: {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['Session']
+        }
+      }
+    }
+  }
+  ApiV1SessionSignIn: {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': components['schemas']['SignIn']
+      }
+    }
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['Session']
         }
       }
       /** @description Bad request syntax or unsupported method */
@@ -1745,12 +2618,32 @@ export interface operations {
       }
     }
   }
-  ApiV1TokensIdDelToken: {
+  ApiV1SessionSignOut: {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, nothing follows */
+      204: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': null
+        }
+      }
+    }
+  }
+  ApiV1SessionsSessionIdEndSession: {
     parameters: {
       query?: never
       header?: never
       path: {
-        id: string
+        session_id: string
       }
       cookie?: never
     }
@@ -1783,7 +2676,7 @@ export interface operations {
       }
     }
   }
-  ApiV1TasksTasks: {
+  ApiV1SessionsListSessions: {
     parameters: {
       query?: {
         limit?: number
@@ -1801,7 +2694,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['TaskList']
+          'application/json': components['schemas']['ShellSessionPage']
         }
       }
       /** @description Bad request syntax or unsupported method */
@@ -1824,7 +2717,88 @@ export interface operations {
       }
     }
   }
-  ApiV1TasksNewTask: {
+  ApiV1TasksTaskIdCancelCancelTask: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        task_id: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['Task']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1TasksListTasks: {
+    parameters: {
+      query?: {
+        limit?: number
+        cursor?: string | null
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['TaskPage']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1TasksCreateTask: {
     parameters: {
       query?: never
       header?: never
@@ -1866,12 +2840,52 @@ export interface operations {
       }
     }
   }
-  ApiV1TasksIdGetTask: {
+  ApiV1TasksTaskIdStreamFollowTask: {
     parameters: {
       query?: never
       header?: never
       path: {
-        id: string
+        task_id: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Stream Response */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/x-ndjson': unknown
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1TasksTaskIdGetTask: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        task_id: string
       }
       cookie?: never
     }
@@ -1906,332 +2920,7 @@ export interface operations {
       }
     }
   }
-  ApiV1TasksIdCancelCancelTask: {
-    parameters: {
-      query?: never
-      header?: never
-      path: {
-        id: string
-      }
-      cookie?: never
-    }
-    requestBody?: never
-    responses: {
-      /** @description Request fulfilled, document follows */
-      200: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': components['schemas']['Task']
-        }
-      }
-      /** @description Bad request syntax or unsupported method */
-      400: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': {
-            status_code: number
-            detail: string
-            extra?:
-              | null
-              | {
-                  [key: string]: unknown
-                }
-              | unknown[]
-          }
-        }
-      }
-    }
-  }
-  ApiV1TasksIdStreamTaskStream: {
-    parameters: {
-      query?: never
-      header?: never
-      path: {
-        id: string
-      }
-      cookie?: never
-    }
-    requestBody?: never
-    responses: {
-      /** @description Stream Response */
-      200: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': unknown
-        }
-      }
-      /** @description Bad request syntax or unsupported method */
-      400: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': {
-            status_code: number
-            detail: string
-            extra?:
-              | null
-              | {
-                  [key: string]: unknown
-                }
-              | unknown[]
-          }
-        }
-      }
-    }
-  }
-  ApiV1PackagesPackages: {
-    parameters: {
-      query?: {
-        limit?: number
-        cursor?: string | null
-      }
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    requestBody?: never
-    responses: {
-      /** @description Request fulfilled, document follows */
-      200: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': components['schemas']['PackageList']
-        }
-      }
-      /** @description Bad request syntax or unsupported method */
-      400: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': {
-            status_code: number
-            detail: string
-            extra?:
-              | null
-              | {
-                  [key: string]: unknown
-                }
-              | unknown[]
-          }
-        }
-      }
-    }
-  }
-  ApiV1PackagesUpload: {
-    parameters: {
-      query: {
-        filename: string
-        name?: string | null
-        version?: string | null
-        description?: string
-      }
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    requestBody?: never
-    responses: {
-      /** @description Document created, URL follows */
-      201: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': components['schemas']['Package']
-        }
-      }
-      /** @description Bad request syntax or unsupported method */
-      400: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': {
-            status_code: number
-            detail: string
-            extra?:
-              | null
-              | {
-                  [key: string]: unknown
-                }
-              | unknown[]
-          }
-        }
-      }
-    }
-  }
-  ApiV1PackagesNamePackage: {
-    parameters: {
-      query?: never
-      header?: never
-      path: {
-        name: string
-      }
-      cookie?: never
-    }
-    requestBody?: never
-    responses: {
-      /** @description Request fulfilled, document follows */
-      200: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': components['schemas']['PackageList']
-        }
-      }
-      /** @description Bad request syntax or unsupported method */
-      400: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': {
-            status_code: number
-            detail: string
-            extra?:
-              | null
-              | {
-                  [key: string]: unknown
-                }
-              | unknown[]
-          }
-        }
-      }
-    }
-  }
-  ApiV1PackagesNameVersionPackageVersion: {
-    parameters: {
-      query?: never
-      header?: never
-      path: {
-        name: string
-        version: string
-      }
-      cookie?: never
-    }
-    requestBody?: never
-    responses: {
-      /** @description Request fulfilled, document follows */
-      200: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': components['schemas']['Package']
-        }
-      }
-      /** @description Bad request syntax or unsupported method */
-      400: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': {
-            status_code: number
-            detail: string
-            extra?:
-              | null
-              | {
-                  [key: string]: unknown
-                }
-              | unknown[]
-          }
-        }
-      }
-    }
-  }
-  ApiV1PackagesNameVersionDelPackage: {
-    parameters: {
-      query?: never
-      header?: never
-      path: {
-        name: string
-        version: string
-      }
-      cookie?: never
-    }
-    requestBody?: never
-    responses: {
-      /** @description Request fulfilled, nothing follows */
-      204: {
-        headers: {
-          [name: string]: unknown
-        }
-        content?: never
-      }
-      /** @description Bad request syntax or unsupported method */
-      400: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': {
-            status_code: number
-            detail: string
-            extra?:
-              | null
-              | {
-                  [key: string]: unknown
-                }
-              | unknown[]
-          }
-        }
-      }
-    }
-  }
-  ApiV1DeploymentsDeployments: {
-    parameters: {
-      query?: {
-        limit?: number
-        cursor?: string | null
-      }
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    requestBody?: never
-    responses: {
-      /** @description Request fulfilled, document follows */
-      200: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': components['schemas']['DeploymentList']
-        }
-      }
-      /** @description Bad request syntax or unsupported method */
-      400: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': {
-            status_code: number
-            detail: string
-            extra?:
-              | null
-              | {
-                  [key: string]: unknown
-                }
-              | unknown[]
-          }
-        }
-      }
-    }
-  }
-  ApiV1DeploymentsDeploy: {
+  ApiV1TicketsCreateTicket: {
     parameters: {
       query?: never
       header?: never
@@ -2240,330 +2929,7 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['DeploymentSpec']
-      }
-    }
-    responses: {
-      /** @description Request accepted, processing continues off-line */
-      202: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': components['schemas']['Deployment']
-        }
-      }
-      /** @description Bad request syntax or unsupported method */
-      400: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': {
-            status_code: number
-            detail: string
-            extra?:
-              | null
-              | {
-                  [key: string]: unknown
-                }
-              | unknown[]
-          }
-        }
-      }
-    }
-  }
-  ApiV1DeploymentsIdDeployment: {
-    parameters: {
-      query?: never
-      header?: never
-      path: {
-        id: string
-      }
-      cookie?: never
-    }
-    requestBody?: never
-    responses: {
-      /** @description Request fulfilled, document follows */
-      200: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': components['schemas']['Deployment']
-        }
-      }
-      /** @description Bad request syntax or unsupported method */
-      400: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': {
-            status_code: number
-            detail: string
-            extra?:
-              | null
-              | {
-                  [key: string]: unknown
-                }
-              | unknown[]
-          }
-        }
-      }
-    }
-  }
-  ApiV1DeploymentsIdCancelCancelDep: {
-    parameters: {
-      query?: never
-      header?: never
-      path: {
-        id: string
-      }
-      cookie?: never
-    }
-    requestBody?: never
-    responses: {
-      /** @description Request fulfilled, document follows */
-      200: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': components['schemas']['Deployment']
-        }
-      }
-      /** @description Bad request syntax or unsupported method */
-      400: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': {
-            status_code: number
-            detail: string
-            extra?:
-              | null
-              | {
-                  [key: string]: unknown
-                }
-              | unknown[]
-          }
-        }
-      }
-    }
-  }
-  ApiV1DeploymentsIdStreamDepStream: {
-    parameters: {
-      query?: never
-      header?: never
-      path: {
-        id: string
-      }
-      cookie?: never
-    }
-    requestBody?: never
-    responses: {
-      /** @description Stream Response */
-      200: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': unknown
-        }
-      }
-      /** @description Bad request syntax or unsupported method */
-      400: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': {
-            status_code: number
-            detail: string
-            extra?:
-              | null
-              | {
-                  [key: string]: unknown
-                }
-              | unknown[]
-          }
-        }
-      }
-    }
-  }
-  ApiV1SessionsSessions: {
-    parameters: {
-      query?: {
-        limit?: number
-        cursor?: string | null
-      }
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    requestBody?: never
-    responses: {
-      /** @description Request fulfilled, document follows */
-      200: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': components['schemas']['ShellList']
-        }
-      }
-      /** @description Bad request syntax or unsupported method */
-      400: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': {
-            status_code: number
-            detail: string
-            extra?:
-              | null
-              | {
-                  [key: string]: unknown
-                }
-              | unknown[]
-          }
-        }
-      }
-    }
-  }
-  ApiV1SessionsIdEnd: {
-    parameters: {
-      query?: never
-      header?: never
-      path: {
-        id: string
-      }
-      cookie?: never
-    }
-    requestBody?: never
-    responses: {
-      /** @description Request fulfilled, nothing follows */
-      204: {
-        headers: {
-          [name: string]: unknown
-        }
-        content?: never
-      }
-      /** @description Bad request syntax or unsupported method */
-      400: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': {
-            status_code: number
-            detail: string
-            extra?:
-              | null
-              | {
-                  [key: string]: unknown
-                }
-              | unknown[]
-          }
-        }
-      }
-    }
-  }
-  ApiV1ForwardsForwards: {
-    parameters: {
-      query?: {
-        limit?: number
-        cursor?: string | null
-      }
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    requestBody?: never
-    responses: {
-      /** @description Request fulfilled, document follows */
-      200: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': components['schemas']['ForwardList']
-        }
-      }
-      /** @description Bad request syntax or unsupported method */
-      400: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': {
-            status_code: number
-            detail: string
-            extra?:
-              | null
-              | {
-                  [key: string]: unknown
-                }
-              | unknown[]
-          }
-        }
-      }
-    }
-  }
-  ApiV1UsersUsers: {
-    parameters: {
-      query?: {
-        limit?: number
-        cursor?: string | null
-      }
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    requestBody?: never
-    responses: {
-      /** @description Request fulfilled, document follows */
-      200: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': components['schemas']['UserList']
-        }
-      }
-      /** @description Bad request syntax or unsupported method */
-      400: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': {
-            status_code: number
-            detail: string
-            extra?:
-              | null
-              | {
-                  [key: string]: unknown
-                }
-              | unknown[]
-          }
-        }
-      }
-    }
-  }
-  ApiV1UsersNewUser: {
-    parameters: {
-      query?: never
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    requestBody: {
-      content: {
-        'application/json': components['schemas']['NewUser']
+        'application/json': components['schemas']['TicketRequest']
       }
     }
     responses: {
@@ -2573,7 +2939,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['User']
+          'application/json': components['schemas']['Ticket']
         }
       }
       /** @description Bad request syntax or unsupported method */
@@ -2596,7 +2962,128 @@ export interface operations {
       }
     }
   }
-  ApiV1UsersNameDelUser: {
+  ApiV1TokensListTokens: {
+    parameters: {
+      query?: {
+        limit?: number
+        cursor?: string | null
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['JoinTokenPage']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1TokensCreateToken: {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': components['schemas']['TokenRequest']
+      }
+    }
+    responses: {
+      /** @description Document created, URL follows */
+      201: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['NewJoinToken']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1TokensTokenIdDeleteToken: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        token_id: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, nothing follows */
+      204: {
+        headers: {
+          [name: string]: unknown
+        }
+        content?: never
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1UsersNameDeleteUser: {
     parameters: {
       query?: never
       header?: never
@@ -2634,7 +3121,7 @@ export interface operations {
       }
     }
   }
-  ApiV1UsersNamePatchUser: {
+  ApiV1UsersNameChangeUser: {
     parameters: {
       query?: never
       header?: never
@@ -2645,7 +3132,7 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['UserPatch']
+        'application/json': components['schemas']['UserChange']
       }
     }
     responses: {
@@ -2678,12 +3165,9 @@ export interface operations {
       }
     }
   }
-  ApiV1ApiTokensApiTokens: {
+  ApiV1UsersListUsers: {
     parameters: {
-      query?: {
-        limit?: number
-        cursor?: string | null
-      }
+      query?: never
       header?: never
       path?: never
       cookie?: never
@@ -2696,30 +3180,12 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['ApiTokenList']
-        }
-      }
-      /** @description Bad request syntax or unsupported method */
-      400: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': {
-            status_code: number
-            detail: string
-            extra?:
-              | null
-              | {
-                  [key: string]: unknown
-                }
-              | unknown[]
-          }
+          'application/json': components['schemas']['UserPage']
         }
       }
     }
   }
-  ApiV1ApiTokensNewApiToken: {
+  ApiV1UsersCreateUser: {
     parameters: {
       query?: never
       header?: never
@@ -2728,7 +3194,7 @@ export interface operations {
     }
     requestBody: {
       content: {
-        'application/json': components['schemas']['ApiTokenSpec']
+        'application/json': components['schemas']['UserRequest']
       }
     }
     responses: {
@@ -2738,7 +3204,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['NewApiToken']
+          'application/json': components['schemas']['User']
         }
       }
       /** @description Bad request syntax or unsupported method */
@@ -2761,54 +3227,95 @@ export interface operations {
       }
     }
   }
-  ApiV1ApiTokensIdDelApiToken: {
+  ApiV1NodesMetricsNodeMetrics: {
+    parameters: {
+      query?: {
+        since_s?: number
+      }
+      header?: never
+      path: {
+        node: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['History']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  SchemaOpenapiJsonHandler: {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/vnd.oai.openapi+json': string
+        }
+      }
+    }
+  }
+  SchemaHandler: {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'text/html': string
+        }
+      }
+    }
+  }
+  SchemaPathHandleSchemaPathNotFound: {
     parameters: {
       query?: never
       header?: never
       path: {
-        id: string
+        path: string
       }
-      cookie?: never
-    }
-    requestBody?: never
-    responses: {
-      /** @description Request fulfilled, nothing follows */
-      204: {
-        headers: {
-          [name: string]: unknown
-        }
-        content?: never
-      }
-      /** @description Bad request syntax or unsupported method */
-      400: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': {
-            status_code: number
-            detail: string
-            extra?:
-              | null
-              | {
-                  [key: string]: unknown
-                }
-              | unknown[]
-          }
-        }
-      }
-    }
-  }
-  ApiV1AuditAudit: {
-    parameters: {
-      query?: {
-        limit?: number
-        cursor?: string | null
-        subject?: string | null
-        act?: string | null
-      }
-      header?: never
-      path?: never
       cookie?: never
     }
     requestBody?: never
@@ -2819,7 +3326,7 @@ export interface operations {
           [name: string]: unknown
         }
         content: {
-          'application/json': components['schemas']['AuditList']
+          'text/html': Record<string, never>
         }
       }
       /** @description Bad request syntax or unsupported method */
@@ -2838,26 +3345,6 @@ export interface operations {
                 }
               | unknown[]
           }
-        }
-      }
-    }
-  }
-  ApiV1AboutAbout: {
-    parameters: {
-      query?: never
-      header?: never
-      path?: never
-      cookie?: never
-    }
-    requestBody?: never
-    responses: {
-      /** @description Request fulfilled, document follows */
-      200: {
-        headers: {
-          [name: string]: unknown
-        }
-        content: {
-          'application/json': components['schemas']['About']
         }
       }
     }

@@ -8,12 +8,12 @@ export const listTasks = (cursor?: string) =>
   take(client.GET('/api/v1/tasks', { params: { query: { limit: PAGE, cursor } } }))
 
 export const getTask = (id: string) =>
-  take(client.GET('/api/v1/tasks/{id}', { params: { path: { id } } }))
+  take(client.GET('/api/v1/tasks/{task_id}', { params: { path: { task_id: id } } }))
 
 export const startTask = (body: TaskSpec) => take(client.POST('/api/v1/tasks', { body }))
 
 export const cancelTask = (id: string) =>
-  take(client.POST('/api/v1/tasks/{id}/cancel', { params: { path: { id } } }))
+  take(client.POST('/api/v1/tasks/{task_id}/cancel', { params: { path: { task_id: id } } }))
 
 export const taskStream = (id: string) => `/api/v1/tasks/${encodeURIComponent(id)}/stream`
 
@@ -21,13 +21,19 @@ export const listDeployments = (cursor?: string) =>
   take(client.GET('/api/v1/deployments', { params: { query: { limit: PAGE, cursor } } }))
 
 export const getDeployment = (id: string) =>
-  take(client.GET('/api/v1/deployments/{id}', { params: { path: { id } } }))
+  take(
+    client.GET('/api/v1/deployments/{deployment_id}', { params: { path: { deployment_id: id } } }),
+  )
 
 export const startDeployment = (body: DeploymentSpec) =>
   take(client.POST('/api/v1/deployments', { body }))
 
 export const cancelDeployment = (id: string) =>
-  take(client.POST('/api/v1/deployments/{id}/cancel', { params: { path: { id } } }))
+  take(
+    client.POST('/api/v1/deployments/{deployment_id}/cancel', {
+      params: { path: { deployment_id: id } },
+    }),
+  )
 
 export const deploymentStream = (id: string) =>
   `/api/v1/deployments/${encodeURIComponent(id)}/stream`
@@ -36,6 +42,6 @@ export const listSessions = () =>
   take(client.GET('/api/v1/sessions', { params: { query: { limit: 200 } } }))
 
 export const endSession = (id: string) =>
-  take(client.DELETE('/api/v1/sessions/{id}', { params: { path: { id } } }))
+  take(client.DELETE('/api/v1/sessions/{session_id}', { params: { path: { session_id: id } } }))
 
 export const listForwards = () => take(client.GET('/api/v1/forwards'))

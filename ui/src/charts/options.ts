@@ -9,6 +9,7 @@ export function chartOptions(
   panel: Panel,
   syncKey: string,
   width: number,
+  ceiling: () => number | null,
   onCursor: (row: number | null) => void,
 ): uPlot.Options {
   const style = getComputedStyle(document.documentElement)
@@ -32,7 +33,9 @@ export function chartOptions(
     },
     scales: {
       x: { time: true },
-      y: { range: (_plot, _min, max) => [0, panel.max ?? Math.max(1, (max || 1) * 1.08)] },
+      y: {
+        range: (_plot, _min, max) => [0, panel.max ?? ceiling() ?? Math.max(1, (max || 1) * 1.08)],
+      },
     },
     axes: [
       { ...axis, size: 24, space: 70, values: '{HH}:{mm}:{ss}' },

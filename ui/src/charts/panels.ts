@@ -11,6 +11,8 @@ export interface Panel {
   lines: Line[]
   /* A fixed top of the axis, where the unit has one. */
   max?: number
+  /* The series that is the top of the axis. */
+  ceiling?: number
 }
 export interface Space {
   mount: string
@@ -32,10 +34,10 @@ const rules: Rule[] = [
   { id: 'cores', match: /^cpu\.core\.(\d+)/, label: second },
   { id: 'cpu', match: /^cpu\.(?!idle)(\w+)$/, label: second },
   { id: 'load', match: /^load\.?(\d+)/, label: (parts) => `${second(parts)} min` },
-  { id: 'memory', match: /^memory\.(?!total|percent)(\w+)$/, label: second },
+  { id: 'memory', match: /^memory\.(used)$/, label: second },
   {
     id: 'memory',
-    match: /^swap\.(?!total|percent)(\w+)$/,
+    match: /^swap\.(used)$/,
     label: (parts) => `swap ${second(parts)}`,
   },
   { id: 'network', match: /^net\.(.+)\.(rx|tx)$/, label: pair },
@@ -59,6 +61,9 @@ export function buildPanels(series: readonly SeriesInfo[]): Panel[] {
       break
     }
   })
+  const total = series.findIndex(({ name }) => name === 'memory.total')
+  const memory = panels.get('memory')
+  if (memory && total >= 0) memory.ceiling = total
   return [...panels.values()].sort((a, b) => order.indexOf(a.id) - order.indexOf(b.id))
 }
 

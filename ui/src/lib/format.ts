@@ -15,7 +15,8 @@ export function formatBytes(bytes: number | null | undefined): string {
 }
 
 export function formatPercent(value: number | null | undefined): string {
-  return value == null ? '–' : `${value.toFixed(value < 9.95 ? 1 : 0)}%`
+  if (value == null) return '–'
+  return `${value === 0 ? '0' : value.toFixed(value < 9.95 ? 1 : 0)}%`
 }
 
 export function formatRtt(milliseconds: number | null | undefined): string {

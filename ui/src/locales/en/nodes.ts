@@ -75,6 +75,7 @@ export default {
     revoke: 'Revoke certificate',
     revoke_text:
       '{name} is cut off at once and cannot come back with its present key. It must join again.',
+    release: 'Let in again',
     remove: 'Remove node',
     remove_text: '{name} is cut off, and its history on the hub is deleted. This cannot be undone.',
     no_packages: 'Nothing installed by Mooring',

@@ -72,6 +72,7 @@ export default {
     edit: '编辑名称、分组、标签',
     revoke: '吊销证书',
     revoke_text: '{name} 会立即断开，且无法再用当前密钥连接，必须重新接入。',
+    release: '解除隔离',
     remove: '移除节点',
     remove_text: '{name} 会断开，其在中枢上的历史也会删除。此操作无法撤销。',
     no_packages: '没有由 Mooring 安装的软件包',

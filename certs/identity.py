@@ -139,6 +139,7 @@ def _parsed(parse: Callable[[], T]) -> T:
         TypeError,
         UnsupportedAlgorithm,
         x509.DuplicateExtension,
+        x509.InvalidVersion,
         x509.UnsupportedGeneralNameType,
     ) as error:
         raise CertificateRefused(Reason.MALFORMED) from error

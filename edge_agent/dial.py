@@ -14,8 +14,8 @@ from certs.contexts import agent_context, explain_ssl_error
 from certs.errors import CertificateRefused
 from certs.identity import check_hub
 from edge_agent.config import AgentConfig
-from edge_agent.renewal import load_leaf
-from edge_agent.state import StateDir, StateError
+from edge_agent.credentials import CredentialRefused, check_certificate, read_roots
+from edge_agent.state import StateDir
 from protocol.aio import Tunnel
 from protocol.aio.websocket import ConnectRefused, connect_websocket
 
@@ -58,7 +58,6 @@ async def dial(tunnel: Tunnel, hub: str, config: AgentConfig, state: StateDir) -
     Raises:
         DialFailed: with a reason that names what to look at.
     """
-    _check_own_certificate(state)
     try:
         context = agent_context(state.certificate, state.key, state.trust.read_bytes())
         await connect_websocket(
@@ -79,20 +78,23 @@ async def dial(tunnel: Tunnel, hub: str, config: AgentConfig, state: StateDir) -
         raise DialFailed(f"can't reach {hub}: {detail}") from error
 
 
-def _check_own_certificate(state: StateDir) -> None:
-    """Say by name what the hub's TLS would only show as a closed connection.
+def own_fault(config: AgentConfig, state: StateDir) -> str | None:
+    """What is wrong with this node's own certificate, or None.
 
-    Raises:
-        DialFailed: our certificate is out of date.
+    TLS 1.3 lets a client finish its handshake before the server has looked at its certificate, so a
+    refusal shows as a connection that just ends; this names the reason.
     """
     try:
-        leaf = load_leaf(state)
-    except StateError as error:
-        raise DialFailed(str(error), refused=True) from error
-    if time.time() >= leaf.not_valid_after_utc.timestamp():
-        until = leaf.not_valid_after_utc.isoformat()
-        raise DialFailed(
-            f"this node's certificate expired on {until}: join again with a new token "
-            f"(mooring agent join --force), or set the clock right",
-            refused=True,
+        check_certificate(
+            state.certificate.read_bytes(),
+            state.key.read_bytes(),
+            read_roots(state.trust.read_bytes()),
+            config.mesh_id,
+            time.time(),
         )
+    except (CredentialRefused, OSError) as error:
+        return (
+            f"this node's certificate can't be used: {error}; join again with a new token "
+            "(mooring agent join --force), or set the clock right"
+        )
+    return None

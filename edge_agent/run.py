@@ -22,7 +22,7 @@ import uvloop
 from edge_agent.backoff import Backoff
 from edge_agent.commands.runs import Runs
 from edge_agent.config import AgentConfig, load_config
-from edge_agent.dial import DialFailed, dial
+from edge_agent.dial import DialFailed, dial, own_fault
 from edge_agent.facts import gather_facts
 from edge_agent.handlers import Node, handler_of
 from edge_agent.metrics.sampler import Sampler
@@ -156,7 +156,9 @@ class Agent:
                 failure = error
             except (TimeoutError, TunnelClosed) as error:
                 await tunnel.close()
-                failure = DialFailed(f"{hub} ended the connection before its HELLO: {error}")
+                fault = own_fault(self._config, self._state)
+                ended = f"{hub} ended the connection before its HELLO: {error}"
+                failure = DialFailed(fault or ended, refused=fault is not None)
             else:
                 logger.info("connected to %s", hub)
                 return await self._serve(tunnel, running)

@@ -15,6 +15,7 @@ from edge_agent.packages.disk import NodeRefused, in_thread
 from edge_agent.packages.outcomes import Outcome
 from edge_agent.packages.releases import Release, new_release
 from edge_agent.packages.room import PackageRoom
+from edge_agent.packages.watch import while_open
 from edge_agent.policy import Refused
 from protocol.aio import Channel, ResetCode, Stream
 from protocol.archive_rules import ArchiveFormat, ArchiveRefused, valid_name
@@ -34,7 +35,7 @@ async def handle_install(opening: Install, stream: Stream, room: PackageRoom) ->
     try:
         room.policy.current().allow_deploy()
         _check(opening)
-        async with room.turn("install", opening.package):
+        async with while_open(hub), room.turn("install", opening.package):
             outcome = await _once(opening, hub, room)
     except (NodeRefused, Refused, OSError) as error:
         _log.warning("deployment %s refused: %s", opening.deployment, error)

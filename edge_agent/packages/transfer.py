@@ -1,17 +1,22 @@
 """Serve a `transfer` stream: say which chunks are missing, take them, verify, keep.
 
-The rule it guards: what the hub sends is checked chunk by chunk before it counts, at most one chunk
-is held in memory, and a broken stream leaves what was verified for the next attempt.
+The rule it guards: what the hub sends is checked chunk by chunk before it counts, at most four
+chunks are held in memory, and a broken stream leaves what was verified for the next attempt.
 """
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import logging
+import threading
 from collections import Counter
+from contextlib import AsyncExitStack
 
 from edge_agent.packages.cache import Partial, Plan
 from edge_agent.packages.disk import NodeRefused, in_thread
 from edge_agent.packages.room import PackageRoom
+from edge_agent.packages.watch import while_open
 from edge_agent.policy import Refused
 from protocol.aio import Channel, ResetCode, Stream
 from protocol.messages import (
@@ -28,6 +33,8 @@ from protocol.messages import (
 
 MAX_CHUNKS = 65_536
 MAX_RANGES = 4096
+AHEAD = 2
+"""Whole chunks that may wait to be stored."""
 MAX_REFUSALS = 3
 """How often one chunk may arrive damaged."""
 
@@ -41,8 +48,11 @@ async def handle_transfer(opening: Transfer, stream: Stream, room: PackageRoom) 
     try:
         room.policy.current().allow_deploy()
         plan = await _receive_plan(opening, hub)
-        async with room.turn("transfer", plan.digest):
-            if await in_thread(lambda _: room.cache.find(plan.digest)) is None:
+        async with AsyncExitStack() as stack:
+            async with while_open(hub):
+                await stack.enter_async_context(room.turn("transfer", plan.digest))
+                held = await in_thread(lambda _: room.cache.find(plan.digest))
+            if held is None:
                 await _receive(plan, hub, room)
             else:
                 await hub.send(Missing(ranges=[]))
@@ -72,18 +82,41 @@ async def _receive(plan: Plan, hub: _Hub, room: PackageRoom) -> None:
     await in_thread(lambda _: room.cache.prune())
     partial = Partial(plan, room.cache)
     try:
-        await in_thread(partial.begin)
+        async with while_open(hub):
+            await in_thread(partial.begin)
         await hub.send(Missing(ranges=partial.missing(MAX_RANGES)))
-        refusals: Counter[int] = Counter()
-        while not partial.is_complete:
-            index, data = await _receive_chunk(plan, hub)
-            if await in_thread(lambda _, index=index, data=data: partial.store(index, data)):  # type: ignore[misc]
-                await hub.send(ChunkStored(index=index))
-            else:
-                await _refuse(index, refusals, hub)
-        await in_thread(partial.finish)
+        await _store_all(partial, hub)
+        async with while_open(hub):
+            await in_thread(partial.finish)
     finally:
         partial.close()
+
+
+async def _store_all(partial: Partial, hub: _Hub) -> None:
+    """Keep chunks until none is missing; the next ones come in while one is hashed and written."""
+    refusals: Counter[int] = Counter()
+    arrived: asyncio.Queue[tuple[int, bytearray]] = asyncio.Queue(AHEAD)
+
+    async def collect() -> None:
+        while True:
+            await arrived.put(await _receive_chunk(partial.plan, hub))
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            collector = tasks.create_task(collect())
+            while not partial.is_complete:
+                index, data = await arrived.get()
+                if await in_thread(functools.partial(_store, partial, index, data)):
+                    await hub.send(ChunkStored(index=index))
+                else:
+                    await _refuse(index, refusals, hub)
+            collector.cancel()
+    except BaseExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+def _store(partial: Partial, index: int, data: bytearray, _: threading.Event) -> bool:
+    return partial.store(index, data)
 
 
 async def _refuse(index: int, refusals: Counter[int], hub: _Hub) -> None:

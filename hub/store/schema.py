@@ -1,7 +1,7 @@
 """Every table of the hub, as SQLAlchemy Core; constraints live here and not only in code.
 
-Times are seconds since the epoch (Float), ids are text (uuid4 hex or a sortable id), documents are JSON.
-Migrations in `hub/store/migrations` build exactly this; a test compares the two.
+Times are seconds since the epoch (Float), ids are text (uuid4 hex or a sortable id), documents are
+JSON. Migrations in `hub/store/migrations` build exactly this; a test compares the two.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ UPGRADE_TIMEOUT_S = 10.0
 READ_BUFFER = 4 * 1024  # grows to a frame's size on demand: idle tunnels stay small
 
 _wire_log = logging.getLogger("picows")
-_wire_log.setLevel(logging.WARNING)
+_wire_log.setLevel(logging.ERROR)  # it warns at every back-pressure
 
 
 class ConnectRefused(Exception):

@@ -157,7 +157,7 @@ class TestRefusals:
         foreign = other.issue_node(make_request(key), node_id, time.time())
         (directory / "certificate.pem").write_bytes(foreign.chain_pem)
         agent = mesh.start_agent("one")
-        wait_for(lambda: "other_ca" in agent.text())
+        wait_for(lambda: "its issuer is not of this mesh" in agent.text())
         wait_for(
             lambda: any(
                 entry["act"] == "node.refuse" and "other_ca" in json.dumps(entry["detail"])

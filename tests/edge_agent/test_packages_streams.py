@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -297,3 +298,28 @@ async def test_what_cannot_be_tried_is_refused(
         with pytest.raises(StreamReset, match=reason):
             await run(hub, opening)
     assert list((room.cache.root.parent / "outcomes").iterdir()) == []
+
+
+async def test_handlers_that_wait_end_with_the_tunnel(room: PackageRoom) -> None:
+    sender = Sender(Random(6).randbytes(CHUNK))
+    async with room.turn("install", "web"), room.turn("transfer", sender.digest):
+        async with asyncio.timeout(10), node(room) as hub:
+            opening = Install(deployment="d", action="uninstall", package="web", version="")
+            await hub.open(opening)
+            await hub.open(Transfer(digest=sender.digest, size_bytes=CHUNK, chunk_bytes=CHUNK))
+    async with node(room) as hub:
+        await sender.all(hub)
+        _, answer = await run(hub, opening)
+        assert answer.ok
+
+
+async def test_a_hub_that_speaks_out_of_turn_is_reset(room: PackageRoom) -> None:
+    async with room.turn("install", "web"), node(room) as hub:
+        opening = Install(deployment="d", action="uninstall", package="web", version="")
+        channel: Channel[Message, InstallFromNode] = Channel(
+            await hub.open(opening), InstallFromNode
+        )
+        await channel.send(ChunkDigests(digests=b""))
+        with pytest.raises(StreamReset) as caught:
+            await channel.receive()
+        assert caught.value.code is ResetCode.PROTOCOL

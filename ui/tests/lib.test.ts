@@ -106,7 +106,7 @@ describe('the way back after signing in', () => {
 describe('the palette', () => {
   it('prefers prefixes, then word starts, then scattered letters', () => {
     const found = rank('web', ['edge-web', 'web-1', 'wide-bed', 'none'], (text) => text, 9)
-    expect(found).toEqual(['web-1', 'edge-web'])
+    expect(found).toEqual(['web-1', 'edge-web', 'wide-bed'])
     expect(rank('wb', ['none', 'wide-bed'], (text) => text, 9)).toEqual(['wide-bed'])
   })
 })

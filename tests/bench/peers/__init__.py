@@ -1,0 +1,1 @@
+"""How each peer is installed, started, spoken to and stopped."""

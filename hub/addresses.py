@@ -21,8 +21,15 @@ def with_urls(config: HubConfig, port: int) -> HubConfig:
     host = config.bind
     if _is_any(host):
         host = _outward_address() or "127.0.0.1"
-    shown = f"[{host}]" if ":" in host else host
-    return msgspec.structs.replace(config, public_urls=(f"https://{shown}:{port}",))
+    return msgspec.structs.replace(config, public_urls=(f"https://{_shown(host)}:{port}",))
+
+
+def tunnel_urls(config: HubConfig, port: int | None) -> tuple[str, ...]:
+    """Where nodes reach the hub: the public URLs, on the tunnels' own port when there is one."""
+    if port is None:
+        return config.public_urls
+    hosts = (urlsplit(url).hostname or "" for url in config.public_urls)
+    return tuple(dict.fromkeys(f"https://{_shown(host)}:{port}" for host in hosts))
 
 
 def certificate_hosts(config: HubConfig) -> list[str]:
@@ -52,6 +59,10 @@ def _outward_address() -> str | None:
     """The first address that is not loopback, IPv4 before IPv6."""
     usable = [text for text in own_addresses() if not ipaddress.ip_address(text).is_loopback]
     return min(usable, key=lambda text: (":" in text, text), default=None)
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _is_any(bind: str) -> bool:

@@ -49,7 +49,7 @@ def build_hub(
     authority: Authority,
     tasks: asyncio.TaskGroup,
     *,
-    urls: tuple[str, ...],
+    tunnel_urls: tuple[str, ...],
     pages_chain: Path,
     passwords: Passwords | None = None,
 ) -> Hub:
@@ -60,7 +60,7 @@ def build_hub(
         store: The open store.
         authority: The mesh's CA.
         tasks: Owns what tunnels leave running.
-        urls: Where nodes and people reach the hub, 1 to 8; the first is shown.
+        tunnel_urls: Where nodes reach the hub, 1 to 8; join tokens carry them.
         pages_chain: The PEM file of the certificate that browsers see.
         passwords: Cheaper hashing, for tests.
     """
@@ -81,8 +81,8 @@ def build_hub(
         metrics=metrics,
         fleet=Fleet(nodes, registry, metrics, time.monotonic),
         enrolment=Enrolment(store, audit, events, authority),
-        join_tokens=JoinTokens(store, audit, authority, urls),
-        installer=Installer(urls[0], pages_chain),
+        join_tokens=JoinTokens(store, audit, authority, tunnel_urls),
+        installer=Installer(config.public_urls[0], pages_chain),
         tasks=Tasks(store, registry, nodes, events, audit),
         shells=Shells(store, registry, nodes, events, audit),
         forwards=Forwards(audit),

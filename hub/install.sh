@@ -72,9 +72,9 @@ join_hub() {
         [ -n "${MOORING_JOIN_TOKEN:-}" ] ||
             fail "set MOORING_JOIN_TOKEN to a join token (mooring token create, or the hub's pages)"
         if [ -n "${MOORING_NAME:-}" ]; then
-            "$MOORING" agent join --hub "$HUB" --state-dir "$STATE" --name "$MOORING_NAME"
+            "$MOORING" agent join --state-dir "$STATE" --name "$MOORING_NAME"
         else
-            "$MOORING" agent join --hub "$HUB" --state-dir "$STATE"
+            "$MOORING" agent join --state-dir "$STATE"
         fi
     fi
     unset MOORING_JOIN_TOKEN

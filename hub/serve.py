@@ -29,7 +29,7 @@ from certs.errors import CertsError
 from certs.private_files import make_private_directory, write_private
 from certs.servers import Role, ServerFiles, keep_current
 from hub.accounts.first_start import create_admin, operator_token, write_operator_env
-from hub.addresses import certificate_hosts, with_urls
+from hub.addresses import certificate_hosts, tunnel_urls, with_urls
 from hub.agent_tunnels import AgentTunnels
 from hub.api.health import hub_version
 from hub.app import create_app
@@ -81,6 +81,7 @@ def run(config: HubConfig) -> None:
         AlreadyRunning: another hub uses the state directory.
         HubError, CertsError, OSError: what keeps it from starting, in words for people.
     """
+    os.umask(0o077)  # whatever is written below the state directory is ours alone
     uvloop.run(_serve(config))
 
 
@@ -95,8 +96,14 @@ async def _serve(config: HubConfig) -> None:
         authority = Authority.open(config.state_dir / "ca", time.time())
         mesh, pages = _certificates(config, authority)
         async with Store.open(config.store_url) as store, asyncio.TaskGroup() as tasks:
+            tunnel_port = ports.tunnels[0].getsockname()[1] if ports.tunnels else None
             hub = build_hub(
-                config, store, authority, tasks, urls=config.public_urls, pages_chain=pages.chain
+                config,
+                store,
+                authority,
+                tasks,
+                tunnel_urls=tunnel_urls(config, tunnel_port),
+                pages_chain=pages.chain,
             )
             for listening in ports.shared:
                 hub.accounts.origins.listening(*listening.getsockname()[:2])

@@ -1,7 +1,7 @@
 """The pages in Debian's chromium, over a real hub with two real agents.
 
-Every test's page fails the test when the browser reports a violation of the content security policy,
-a script's error, or a request to another origin.
+Every test's page fails the test when the browser reports a violation of the content security
+policy, a script's error, or a request to another origin.
 """
 
 from __future__ import annotations

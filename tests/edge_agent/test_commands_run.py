@@ -153,7 +153,7 @@ async def test_a_timeout_ends_the_whole_group(exec_hub: HubEnd) -> None:
     mark = "1000.0625"
     async with exec_hub() as hub:
         script = f"trap '' TERM; sleep {mark} & sleep {mark} & echo up; wait; wait"
-        records = await records_until_end(await open_exec(hub, sh(script, timeout_s=0.2)))
+        records = await records_until_end(await open_exec(hub, sh(script, timeout_s=1.0)))
     assert exited(records).reason == "timeout"
     assert bytes_of(records, 1) == b"up\n"
     assert processes_with(mark) == []
@@ -162,7 +162,7 @@ async def test_a_timeout_ends_the_whole_group(exec_hub: HubEnd) -> None:
 async def test_a_timeout_asks_first(exec_hub: HubEnd) -> None:
     script = "trap 'echo bye; exit 4' TERM; sleep 1000 & wait"
     async with exec_hub() as hub:
-        records = await records_until_end(await open_exec(hub, sh(script, timeout_s=0.2)))
+        records = await records_until_end(await open_exec(hub, sh(script, timeout_s=1.0)))
     assert exited(records) == Exited(exit_code=4, reason="timeout", stdout_bytes=4)
 
 

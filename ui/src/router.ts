@@ -46,6 +46,7 @@ const routes: RouteRecordRaw[] = [
         name: 'node-terminal',
         path: 'terminal',
         component: () => import('./node/NodeTerminal.vue'),
+        meta: { role: 'operator' },
       },
       {
         name: 'node-packages',

@@ -26,6 +26,12 @@ export class Samples {
     this.intervalS = 1
   }
 
+  /* Forgets everything, for a pause that only the hub's history can fill. */
+  clear(): void {
+    this.at = []
+    this.columns = this.series.map(() => [])
+  }
+
   /* Puts history before the samples that are here already. */
   prepend(history: History): void {
     const live = { series: this.series, at: this.at, columns: this.columns }

@@ -2,6 +2,7 @@
 import { onBeforeUnmount, ref, shallowRef, type Ref } from 'vue'
 import { problemText } from '@/lib/problem-text'
 import { Acknowledger } from './acknowledge'
+import { attachClipboard, type PasteRules } from './clipboard'
 import { binaryBytes, controlled } from './keys'
 import { openScreen, type Screen } from './screen'
 import { Shell, type ShellEnd } from './shell'
@@ -11,7 +12,11 @@ export type TerminalState = 'connecting' | 'open' | 'ended'
 const RESIZE_DELAY_MS = 100
 const MAX_INPUT = 32 * 1024
 
-export function useTerminal(element: Ref<HTMLElement | undefined>, node: string) {
+export function useTerminal(
+  element: Ref<HTMLElement | undefined>,
+  node: string,
+  pasting: PasteRules,
+) {
   const state = ref<TerminalState>('connecting')
   const end = shallowRef<ShellEnd | null>(null)
   const ctrl = ref(false)
@@ -75,6 +80,7 @@ export function useTerminal(element: Ref<HTMLElement | undefined>, node: string)
       return
     }
     screen.value = opened
+    attachClipboard(opened.terminal, element.value, pasting)
     opened.terminal.onData(type)
     opened.terminal.onBinary((text) => {
       send(binaryBytes(text))

@@ -121,6 +121,10 @@ export default {
     signalled: 'The shell was ended by signal {signal}.',
     lost: 'The connection was lost.',
     reconnect: 'New shell',
+    paste: 'Paste',
+    paste_lines: '{count} lines are pasted; the shell runs each of them at once.',
+    paste_large:
+      "More than 512 KiB can't be pasted. Upload a file or pass it as a command's input.",
     search: 'Search',
     previous: 'Previous match',
     next: 'Next match',

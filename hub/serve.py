@@ -220,7 +220,8 @@ async def _first_start(hub: Hub) -> Address:
     ca = state_dir / "ca.pem"
     write_private(ca, hub.authority.root_pem)
     created = await create_admin(hub.accounts, state_dir)
-    write_operator_env(state_dir, url, await operator_token(hub.accounts, state_dir), ca)
+    token = await operator_token(hub.accounts, state_dir)
+    write_operator_env(state_dir, url, token, ca if hub.config.tls_cert is None else None)
     return Address(
         url=url,
         fingerprint=hub.authority.root_spki_sha256.hex(),

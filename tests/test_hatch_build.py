@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("hatchling", reason="hatchling builds the wheel; it is not installed here")
 
-from hatch_build import is_current, sources  # noqa: E402
+from hatch_build import is_current, sources
 
 
 def write(path: Path, at: float) -> Path:

@@ -64,10 +64,15 @@ async def operator_token(accounts: Accounts, state_dir: Path) -> str:
     return new.secret
 
 
-def write_operator_env(state_dir: Path, url: str, token: str, ca: Path) -> Path:
-    """Write `operator.env`, to be sourced by a shell on the hub's host; return its path."""
-    lines = {"MOORING_URL": url, "MOORING_TOKEN": token, "MOORING_CA": str(ca)}
-    text = "".join(f"export {name}={shlex.quote(value)}\n" for name, value in lines.items())
+def write_operator_env(state_dir: Path, url: str, token: str, ca: Path | None) -> Path:
+    """Write `operator.env`, to be sourced by a shell on the hub's host; return its path.
+
+    Without a CA the system's are trusted: the pages have a certificate of the operator's own.
+    """
+    lines = {"MOORING_URL": url, "MOORING_TOKEN": token, "MOORING_CA": str(ca or "")}
+    text = "".join(
+        f"export {name}={value and shlex.quote(value)}\n" for name, value in lines.items()
+    )
     path = state_dir / "operator.env"
     write_private(path, text.encode())
     return path

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import Awaitable, Callable
 from typing import Protocol, TypeAlias, assert_never
 
@@ -84,7 +85,7 @@ class Tunnel:
         self._session = Session(
             side,
             hello,
-            self.loop.time(),
+            time.monotonic(),
             accepts=accepts,
             limits=limits,
             budget=budget,
@@ -212,7 +213,7 @@ class Tunnel:
 
     def consumed(self, stream_id: int, size: int) -> None:
         """The stream's reader took `size` bytes."""
-        self._guard(lambda: self._session.consumed(stream_id, size, self.loop.time()))
+        self._guard(lambda: self._session.consumed(stream_id, size, time.monotonic()))
         self._flush()
 
     # --- for the transport ---
@@ -227,7 +228,7 @@ class Tunnel:
         """One message came in."""
         if self.closed:
             return
-        self._guard(lambda: self._session.receive(message, self.loop.time()))
+        self._guard(lambda: self._session.receive(message, time.monotonic()))
         self._dispatch()
         self._flush()
 
@@ -351,10 +352,12 @@ class Tunnel:
         if self._timer is not None:
             self._timer.cancel()
         if not self.closed:
-            self._timer = self.loop.call_at(self._session.deadline(), self._tick)
+            # uvloop's own clock ticks in milliseconds: too coarse for round-trip times.
+            wait_s = max(self._session.deadline() - time.monotonic(), 0.0)
+            self._timer = self.loop.call_later(wait_s, self._tick)
 
     def _tick(self) -> None:
-        self._guard(lambda: self._session.tick(self.loop.time()))
+        self._guard(lambda: self._session.tick(time.monotonic()))
         self._dispatch()
         self._flush()
         self._schedule_tick()

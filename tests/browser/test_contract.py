@@ -16,7 +16,7 @@ HOW = "in ui/: curl -k $MOORING_URL/schema/openapi.json > openapi.json && npm ru
 
 
 def test_the_committed_document_is_the_hubs(url: str) -> None:
-    anyone = ssl._create_unverified_context()  # noqa: S323 - our own hub on loopback
+    anyone = ssl._create_unverified_context()
     with urllib.request.urlopen(f"{url}/schema/openapi.json", context=anyone) as answer:
         served = json.load(answer)
     committed = json.loads(COMMITTED.read_text())

@@ -406,6 +406,8 @@ async def test_a_first_start_leaves_an_administrator_and_a_token(
     assert f"export MOORING_CA='{tmp_path}/a ca.pem'\n" in path.read_text()
     assert (await accounts.tokens.verify(token, "")).role == Role.ADMIN
     assert await operator_token(accounts, tmp_path) == token
+    write_operator_env(tmp_path, "https://localhost:1", token, None)
+    assert "export MOORING_CA=\n" in path.read_text()
 
 
 async def test_a_lost_operator_token_is_replaced_and_the_old_one_removed(

@@ -157,7 +157,7 @@ case "$*" in
 echo "mooring $*"
 case "$*" in
     *"agent join"*)
-        [ -n "$MOORING_JOIN_TOKEN" ] && mkdir -p "$6" && echo joined > "$6/agent.json" ;;
+        [ -n "$MOORING_JOIN_TOKEN" ] && mkdir -p "$4" && echo joined > "$4/agent.json" ;;
     *) [ -z "${MOORING_JOIN_TOKEN:-}" ] || echo "the token leaked to the agent" ;;
 esac
 MOORING
@@ -191,7 +191,7 @@ async def test_the_script_installs_joins_starts_and_keeps_the_identity(
         status, output = await run(line, home, **places)
         assert status == 0, output
         prefix = home / ".local/share/mooring"
-        assert f"mooring agent join --hub {url} --state-dir {prefix}/agent" in output
+        assert f"mooring agent join --state-dir {prefix}/agent" in output
         assert TOKEN not in output
         assert (prefix / "agent/agent.json").read_text() == "joined\n"
         assert (prefix / "agent.env").stat().st_mode & 0o777 == 0o600

@@ -77,7 +77,10 @@ export const addToGroup = (group: string, node: string) =>
 export const removeFromGroup = (group: string, node: string) =>
   take(client.DELETE('/api/v1/groups/{group}/nodes/{node}', { params: { path: { group, node } } }))
 
-export const listJoinTokens = () => take(client.GET('/api/v1/tokens'))
+export const listJoinTokens = () =>
+  everyPage((cursor) =>
+    take(client.GET('/api/v1/tokens', { params: { query: { limit: PAGE, cursor } } })),
+  )
 
 export const createJoinToken = (body: TokenSpec) => take(client.POST('/api/v1/tokens', { body }))
 

@@ -44,4 +44,5 @@ export const listSessions = () =>
 export const endSession = (id: string) =>
   take(client.DELETE('/api/v1/sessions/{session_id}', { params: { path: { session_id: id } } }))
 
-export const listForwards = () => take(client.GET('/api/v1/forwards'))
+export const listForwards = () =>
+  take(client.GET('/api/v1/forwards', { params: { query: { limit: 500 } } }))

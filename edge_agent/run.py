@@ -34,6 +34,7 @@ from edge_agent.renewal import keep_renewed
 from edge_agent.state import StateDir
 from protocol.aio import Channel, GoAwayCode, ProtocolError, Tunnel, TunnelClosed
 from protocol.frames import Hello
+from protocol.guard import LIMITS_OF_HUB
 from protocol.messages import (
     Accepted,
     Facts,
@@ -44,7 +45,7 @@ from protocol.messages import (
     Rate,
     Report,
 )
-from protocol.session import LIMITS_OF_HUB, Side
+from protocol.session import Side
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,9 @@ from hub.errors import HubError
 from protocol.aio import GoAwayCode, Stream, Tunnel
 from protocol.aio.websocket import Refusal, Request
 from protocol.frames import Hello
+from protocol.guard import Limits
 from protocol.messages import ClientOpen, Open
-from protocol.session import Limits, Side
+from protocol.session import Side
 from protocol.windows import Budget
 
 logger = logging.getLogger(__name__)

@@ -91,7 +91,7 @@ write_environment() {
     done
 }
 
-# Commands and shells outlive the agent's restart, hence KillMode=process.
+# Commands outlive a restart of the agent, hence KillMode=process. As deploy/systemd has it.
 write_unit() {
     mkdir -p "$(dirname "$1")"
     cat >"$1" <<UNIT
@@ -107,6 +107,7 @@ EnvironmentFile=-$PREFIX/agent.env
 Restart=always
 RestartSec=5
 KillMode=process
+Delegate=yes
 
 [Install]
 WantedBy=$2

@@ -11,7 +11,6 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from enum import Enum
 
 import msgspec
@@ -35,6 +34,7 @@ from protocol.events import (
     StreamWasReset,
 )
 from protocol.frames import Class, Flag, Frame, GoAway, Hello, Type
+from protocol.guard import DEFAULT_LIMITS, Guard, Limits
 from protocol.opens import CLASS_OF, LARGE_WINDOW, OpenDecoder, OpenRefused
 from protocol.scheduler import Scheduler
 from protocol.streams import Happening, State, StreamState
@@ -46,9 +46,6 @@ PING_SPREAD = 0.2
 DEAD_AFTER_S = 35.0
 HELLO_TIMEOUT_S = 10.0
 MAX_CONTROL_FRAMES = 1024
-MAX_STRAY_FRAMES = 4096  # frames on closed streams in one `FLOOD_PERIOD_S`
-MAX_PINGS = 200
-FLOOD_PERIOD_S = 10.0
 DEFAULT_RTT_S = 0.05  # until the first PONG
 
 
@@ -57,20 +54,6 @@ class Side(Enum):
 
     DIALLED = 1
     ACCEPTED = 2
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a peer may do. The defaults are for agents: 256 streams, 50 opens a second."""
-
-    max_streams: int = 256
-    opens_per_s: float = 50.0
-    opens_burst: int = 256
-
-
-DEFAULT_LIMITS = Limits()
-LIMITS_OF_HUB = Limits(opens_per_s=5000.0, opens_burst=1000)
-"""What an agent lets its hub do: every connection through a forward is an OPEN."""
 
 
 class Session:
@@ -101,7 +84,6 @@ class Session:
         self._next_id = side.value
         self._peer_parity = 0 if side is Side.DIALLED else 1
         self._highest_peer_id = 0
-        self._limits = limits
         self._budget = Budget(TUNNEL_BUDGET, budget)
         self._jitter = jitter
         self._opens_accepted = OpenDecoder(accepts)
@@ -110,11 +92,8 @@ class Session:
         self._control: deque[bytes] = deque()
         self._scheduler = Scheduler()
         self._events: list[Event] = []
-        self._opens = float(limits.opens_burst)
-        self._opens_at = now
+        self._guard = Guard(limits, now)
         self._overruns = 0
-        self._pings = self._strays = 0
-        self._flood_since = now
         self._started = self._last_received = now
         self._next_ping = now + PING_INTERVAL_S
         self._ping_sent: float | None = None
@@ -303,7 +282,7 @@ class Session:
         if stream_id % 2 != self._peer_parity or stream_id <= self._highest_peer_id:
             raise RemoteProtocolError(f"OPEN of stream {stream_id} is out of order")
         self._highest_peer_id = stream_id
-        if not self._admit(now):
+        if self.closing or not self._guard.may_open(self._peer_open, now):
             self._queue_control(frames.reset(stream_id, ResetCode.OVERLOADED, "too many streams"))
             return
         try:
@@ -327,8 +306,7 @@ class Session:
                 return
             self._events.append(DataReceived(stream.id, frame.payload))
         elif not frame.flags & Flag.FIN:
-            self._strays += 1
-            self._check_flood(now)
+            self._guard.stray(now)
         if frame.flags & Flag.FIN:
             stream.happens(Happening.RECEIVE_FIN)
             self._events.append(StreamFinished(stream.id))
@@ -351,8 +329,7 @@ class Session:
             self._events.append(StreamWasReset(stream.id, code, reason))
 
     def _on_ping(self, frame: Frame, now: float) -> None:
-        self._pings += 1
-        self._check_flood(now)
+        self._guard.ping(now)
         self._queue_control(frames.pong(frames.parse_ping(frame)))
 
     def _on_pong(self, frame: Frame, now: float) -> None:
@@ -384,8 +361,7 @@ class Session:
         newest = self._next_id - 2 if ours else self._highest_peer_id
         if not 0 < frame.stream <= newest:
             raise RemoteProtocolError(f"a frame on stream {frame.stream}, which was never opened")
-        self._strays += 1
-        self._check_flood(now)
+        self._guard.stray(now)
         return None
 
     def _add_stream(self, stream_id: int, cls: Class, now: float | None = None) -> None:
@@ -405,18 +381,6 @@ class Session:
         stream.receive.close()
         self._scheduler.remove(stream)
 
-    def _admit(self, now: float) -> bool:
-        limits = self._limits
-        refill = (now - self._opens_at) * limits.opens_per_s
-        self._opens = min(limits.opens_burst, self._opens + refill)
-        self._opens_at = now
-        if self.closing or self._peer_open >= limits.max_streams or self._opens < 1:
-            self._strays += 1
-            self._check_flood(now)
-            return False
-        self._opens -= 1
-        return True
-
     def _overrun(self, stream: StreamState) -> None:
         self._overruns += 1
         if self._overruns > 1:
@@ -431,13 +395,6 @@ class Session:
         if len(self._control) >= MAX_CONTROL_FRAMES:
             raise RemoteProtocolError("1024 control frames wait for the peer", GoAwayCode.FLOOD)
         self._control.append(frame)
-
-    def _check_flood(self, now: float) -> None:
-        if now - self._flood_since > FLOOD_PERIOD_S:
-            self._flood_since = now
-            self._pings = self._strays = 0
-        elif self._pings > MAX_PINGS or self._strays > MAX_STRAY_FRAMES:
-            raise RemoteProtocolError("too many frames to no effect", GoAwayCode.FLOOD)
 
 
 _HANDLERS: dict[int, Callable[[Session, Frame, float], None]] = {

@@ -8,8 +8,9 @@ from contextlib import asynccontextmanager
 
 from protocol.aio.tunnel import Handler, Tunnel
 from protocol.frames import Hello
+from protocol.guard import DEFAULT_LIMITS, LIMITS_OF_HUB, Limits
 from protocol.messages import AgentOpen, HubOpen
-from protocol.session import DEFAULT_LIMITS, LIMITS_OF_HUB, Limits, Side
+from protocol.session import Side
 
 
 class MemoryTransport:

@@ -26,8 +26,9 @@ from protocol.errors import (
     TunnelClosed,
 )
 from protocol.frames import Hello
+from protocol.guard import DEFAULT_LIMITS, Limits
 from protocol.messages import Open
-from protocol.session import DEFAULT_LIMITS, Limits, Session, Side
+from protocol.session import Session, Side
 from protocol.windows import Budget
 
 logger = logging.getLogger(__name__)

@@ -60,3 +60,32 @@ def test_an_open_shell_is_listed_and_can_be_ended(terminal: Page, url: str) -> N
     other.get_by_role("button", name="End shell").first.click()
     other.get_by_role("dialog").get_by_role("button", name="End shell").click()
     expect(terminal.locator("[data-terminal=ended]")).to_be_visible()
+
+
+PASTE = """
+const data = new DataTransfer()
+data.setData('text/plain', 'first line\\nsecond line\\n')
+const paste = new ClipboardEvent('paste', { clipboardData: data, bubbles: true, cancelable: true })
+document.querySelector('.xterm-helper-textarea').dispatchEvent(paste)
+"""
+
+
+def test_pasting_lines_into_a_program_is_asked_about(terminal: Page) -> None:
+    rows = terminal.locator(".xterm-rows")
+    terminal.keyboard.type("echo rea''dy; cat\n")
+    expect(rows).to_contain_text("ready")
+    terminal.evaluate(PASTE)
+    expect(terminal.get_by_role("dialog")).to_contain_text("2 lines")
+    terminal.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    expect(terminal.get_by_role("dialog")).to_be_hidden()
+    terminal.evaluate(PASTE)
+    terminal.get_by_role("dialog").get_by_role("button", name="Paste").click()
+    expect(rows).to_contain_text("second line")
+
+
+def test_the_output_can_be_searched(terminal: Page) -> None:
+    terminal.keyboard.type("seq 1 500; echo found-$((1+1))\n")
+    expect(terminal.locator(".xterm-rows")).to_contain_text("found-2")
+    terminal.keyboard.press("Control+Shift+F")
+    terminal.keyboard.type("137")
+    expect(terminal.locator(".xterm-rows")).to_contain_text("137")

@@ -1,4 +1,4 @@
-"""The line that a person pastes, run for real: curl, pip and the registry, until the node is online.
+"""The line a person pastes, run for real: curl, pip, the registry, until the node is online.
 
 Under root the line runs as the user nobody, so that nothing outside a temporary home is touched;
 otherwise as whoever runs the tests.

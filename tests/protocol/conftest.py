@@ -9,8 +9,9 @@ import pytest
 from protocol.errors import RemoteProtocolError
 from protocol.events import Event
 from protocol.frames import Hello
+from protocol.guard import DEFAULT_LIMITS, Limits
 from protocol.messages import AgentOpen, HubOpen
-from protocol.session import DEFAULT_LIMITS, Limits, Session, Side
+from protocol.session import Session, Side
 
 
 class Pair:

@@ -40,8 +40,9 @@ from protocol.aio.websocket import (
     connect_websocket,
 )
 from protocol.frames import Hello
+from protocol.guard import DEFAULT_LIMITS, Limits
 from protocol.messages import ClientOpen, HubOpen
-from protocol.session import DEFAULT_LIMITS, Limits, Side
+from protocol.session import Side
 
 Joined = AbstractAsyncContextManager[tuple[Tunnel, Tunnel]]
 Join = Callable[..., Joined]

@@ -20,7 +20,8 @@ from protocol.events import (
     StreamWasReset,
 )
 from protocol.frames import Class, Flag, Hello
-from protocol.session import MAX_PINGS, MAX_STRAY_FRAMES, Limits, Session, Side
+from protocol.guard import MAX_PINGS, MAX_STRAY_FRAMES, Limits
+from protocol.session import Session, Side
 from protocol.windows import INITIAL_WINDOW
 from tests.protocol.conftest import Pair, violation
 

@@ -1,5 +1,5 @@
 /* Sessions of this browser, users, API tokens, audit. */
-import { client, everyPage, take } from './client'
+import { client, take } from './client'
 import type { Role } from './types'
 
 export const getSession = () => take(client.GET('/api/v1/session'))
@@ -17,10 +17,7 @@ export const getTicket = (purpose: 'live' | 'shell', node?: string) =>
 
 export const getAbout = () => take(client.GET('/api/v1/about'))
 
-export const listUsers = () =>
-  everyPage((cursor) =>
-    take(client.GET('/api/v1/users', { params: { query: { limit: 500, cursor } } })),
-  )
+export const listUsers = () => take(client.GET('/api/v1/users'))
 
 export const createUser = (name: string, password: string, role: Role) =>
   take(client.POST('/api/v1/users', { body: { name, password, role } }))
@@ -33,10 +30,7 @@ export const changeUser = (
 export const removeUser = (name: string) =>
   take(client.DELETE('/api/v1/users/{name}', { params: { path: { name } } }))
 
-export const listApiTokens = () =>
-  everyPage((cursor) =>
-    take(client.GET('/api/v1/api-tokens', { params: { query: { limit: 500, cursor } } })),
-  )
+export const listApiTokens = () => take(client.GET('/api/v1/api-tokens'))
 
 export const createApiToken = (name: string, role: Role, ttlS: number | null) =>
   take(client.POST('/api/v1/api-tokens', { body: { name, role, ttl_s: ttlS } }))

@@ -18,7 +18,7 @@ export default {
     denied: 'denied',
   },
   run: {
-    note: 'One command on any number of nodes. Offline nodes run it when they are back, within the hour.',
+    note: 'One command on any number of nodes. Nodes that are offline are skipped, and said so.',
     command: 'Command',
     shell: 'Run through sh -c',
     shell_on: 'Runs through sh -c: pipes, variables and globs work.',

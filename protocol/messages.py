@@ -47,7 +47,7 @@ class Exec(Message, tag="exec", frozen=True):
 
     run: Name
     argv: Argv
-    """Empty: attach only; a node that does not know the run refuses with NOT_FOUND."""
+    """Empty: attach only; one whose run the node does not know never starts (SPEC §6.3)."""
     user: Name | None = None
     cwd: Text | None = None
     env: Environment = {}

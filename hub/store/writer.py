@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from hub.errors import Unavailable
@@ -50,8 +50,9 @@ class _Work:
             self.done.set_result(result)
 
     def fail(self, error: BaseException) -> None:
+        """Tell that nothing was written: what the unit raised, or that the disk took nothing."""
         if not self.done.done():
-            self.done.set_exception(error)
+            self.done.set_exception(_named(error))
 
 
 @dataclass(slots=True)
@@ -171,3 +172,12 @@ class Writer:
             unavailable = Unavailable("the store could not commit; nothing was written")
             unavailable.__cause__ = error if isinstance(error, DBAPIError) else None
             work.fail(unavailable)
+
+
+def _named(error: BaseException) -> BaseException:
+    """Give a database that cannot write (disk full, read-only, locked) the hub's own error."""
+    if not isinstance(error, OperationalError):
+        return error
+    unavailable = Unavailable(f"the database cannot be written: {error.orig}")
+    unavailable.__cause__ = error
+    return unavailable

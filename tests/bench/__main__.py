@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import platform
+import signal
 import ssl
 import sys
 import time
@@ -29,6 +30,8 @@ ORDER = ("forward", "shell", "exec")
 def main(argv: list[str]) -> int:
     """Run what was asked for."""
     chosen = _parse(argv)
+    # `timeout` and friends end the programs that were started, too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     before = load()
     results: dict[str, Result] = {}
     tables: list[Table] = []

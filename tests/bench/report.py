@@ -13,6 +13,9 @@ import psutil
 
 from tests.bench.measure import GIB, load
 
+BUSY = 2.0 * (psutil.cpu_count() or 1)
+"""A load average above this says that others worked here too; our own loads reach it alone."""
+
 
 class Table(msgspec.Struct, frozen=True):
     """One benchmark's result for people."""
@@ -82,6 +85,8 @@ def write(report: Report, path: Path, tables: Sequence[Table]) -> None:
     print(f"{report.at} · {report.machine}\n")
     print(f"Load average {report.load_before} before, {report.load_after} after. ", end="")
     print(f"Versions: {'; '.join(report.versions)}. Repeat: `{report.command}`.\n")
+    if max(report.load_before, report.load_after) > BUSY:
+        print("The machine had other work: trust ratios within a table, not the figures.\n")
     for table in tables:
         print(table, "\n")
     for reason in report.missing:

@@ -8,9 +8,11 @@ import re
 import select
 import shutil
 import signal
+import ssl
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -151,6 +153,16 @@ class Mesh:
     def ndjson(self, *arguments: str, **options: Any) -> list[Any]:
         done = self.run("--json", *arguments, **options)
         return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def get(self, path: str) -> Any:
+        """What the API answers to a GET."""
+        context = ssl.create_default_context(cafile=self.env["MOORING_CA"])
+        call = urllib.request.Request(
+            self.env["MOORING_URL"] + path,
+            headers={"Authorization": f"Bearer {self.env['MOORING_TOKEN']}"},
+        )
+        with urllib.request.urlopen(call, context=context, timeout=20) as answer:
+            return json.loads(answer.read())
 
     # --- nodes ---
 

@@ -53,16 +53,22 @@ class TestKills:
         self, fresh_mesh: Make, tmp_path: Path
     ) -> None:
         mesh = fresh_mesh("one")
-        package = make_package(tmp_path / "big.tgz", "big", "1.0", size=300_000_000)
+        package = make_package(tmp_path / "big.tgz", "big", "1.0", size=150_000_000)
         mesh.run("packages", "push", str(package))
 
-        def moving() -> bool:
-            (node,) = mesh.json("--json", "deploy-show", deployment)["nodes"]
-            return bool(node["done_bytes"])
-
         deployment = mesh.json("--yes", "deploy", "big", "one", "--no-wait")["deployment"]
+
+        def moving() -> bool:
+            (node,) = mesh.get(f"/api/v1/deployments/{deployment}")["nodes"]
+            assert node["state"] != "succeeded", "too fast to be killed in the middle"
+            return 0 < node["done_bytes"] < node["total_bytes"]
+
+        wait_for(moving)
         mesh.agents["one"].kill()
+        before = (mesh.agent_dir("one") / "artifacts").rglob("*")
+        assert sum(path.stat().st_blocks for path in before if path.is_file()) > 0
         mesh.start_agent("one")
+        wait_for(moving, 60)
         mesh.hub.kill()
         mesh.start_hub()
 

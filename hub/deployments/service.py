@@ -18,6 +18,7 @@ from hub.authz import Subject, Verb, authorize
 from hub.deployments.chunks import ChunkReader
 from hub.deployments.drive import LOST_AFTER_S, Driver
 from hub.deployments.follow import follow
+from hub.deployments.recorder import Recorder
 from hub.deployments.state import FINAL, Ending, LiveDeployment, LiveStep, StepState, live_step
 from hub.deployments.views import Deployment, DeploymentSpec, deployment_view, node_event
 from hub.errors import BadRequest, Conflict, Forbidden, NotFound, Unavailable
@@ -61,6 +62,7 @@ class Deployments:
         self._nodes = nodes
         self._events = events
         self._audit = audit
+        self._recorder = Recorder(store, events)
         self._driver = Driver(
             registry, nodes, ChunkReader(artifacts), self._changed, self._progressed, lost_after_s
         )
@@ -279,31 +281,28 @@ class Deployments:
         except Exception:
             logger.exception("deployment %s on %s failed", deployment.row.id, step.node_name)
             ending = Ending(StepState.FAILED, "the hub failed; its log says why")
-        try:
-            await self._conclude(deployment, step, ending)
-        except Unavailable:
-            logger.exception("the end of %s on %s is not stored", deployment.row.id, step.node_name)
+        await self._conclude(deployment, step, ending)
 
     async def _conclude(self, deployment: LiveDeployment, step: LiveStep, ending: Ending) -> None:
         step.error, step.changed = ending.error, ending.changed
         step.finished_at = time.time()
         step.move(ending.state)
-        await self._changed(deployment, step)
+        await self._recorder.ending(deployment.row.id, step.row())
+        deployment.feed.touch(step.node_id)
+        await self._publish(deployment, step)
         deployment.settled += 1
         if deployment.settled == len(deployment.steps):
             await self._finish(deployment)
 
     async def _finish(self, deployment: LiveDeployment) -> None:
         state, now = deployment.state, time.time()
-        await self._store.write(
-            lambda connection: queries.update_deployment(connection, deployment.row.id, state, now)
-        )
+        await self._recorder.end(deployment.row.id, state, now)
         deployment.row = replace(deployment.row, state=state, finished_at=now)
         del self._live[deployment.row.id]
         deployment.feed.close()
-        await self._events.publish(
+        await self._recorder.tell(
             "deployment.finished",
-            data={
+            {
                 "deployment": deployment.row.id,
                 "package": deployment.row.package,
                 "state": state,
@@ -312,10 +311,7 @@ class Deployments:
         )
 
     async def _changed(self, deployment: LiveDeployment, step: LiveStep) -> None:
-        row = step.row()
-        await self._store.write(
-            lambda connection: queries.update_step(connection, deployment.row.id, row)
-        )
+        await self._recorder.state(deployment.row.id, step.row())
         deployment.feed.touch(step.node_id)
         await self._publish(deployment, step)
 
@@ -329,12 +325,8 @@ class Deployments:
 
     async def _publish(self, deployment: LiveDeployment, step: LiveStep) -> None:
         step.published_at = asyncio.get_running_loop().time()
-        await self._events.publish(
-            "deployment.node",
-            node_id=step.node_id,
-            node=step.node_name,
-            data=node_event(step.row(), deployment.row),
-        )
+        row = step.row()
+        await self._recorder.tell("deployment.node", node_event(row, deployment.row), row)
 
     # --- loading it ---
 

@@ -58,6 +58,11 @@ class DriverConnection:
         """Always None: transactions are explicit."""
         return self._connection.isolation_level
 
+    @property
+    def in_transaction(self) -> bool:
+        """Whether SQLite has a transaction open; it gives one up by itself on a full disk."""
+        return self._connection.in_transaction
+
     async def cross(self, call: Callable[[], T]) -> T:
         """Run the call on the connection's thread."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, call)

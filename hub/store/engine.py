@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError
+from sqlalchemy.exc import ArgumentError, DBAPIError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
@@ -28,7 +28,7 @@ from sqlalchemy.pool import AsyncAdaptedQueuePool, NullPool
 from hub.errors import BadRequest, Unavailable
 from hub.store.driver import DriverConnection, connect
 from hub.store.migrations.upgrade import upgrade
-from hub.store.writer import Writer
+from hub.store.writer import Writer, named
 
 T = TypeVar("T")
 READERS = 4
@@ -79,7 +79,8 @@ class Store:
         """Lend a connection for reads; each statement sees the latest commit.
 
         Raises:
-            Unavailable: all connections were busy for 10 s, or the store is closing.
+            Unavailable: all connections were busy for 10 s, the store is closing, or the database
+                does not work.
         """
         if self._writer.closing:
             raise Unavailable("the store is closing")
@@ -88,8 +89,12 @@ class Store:
             await connection.start()
         except PoolTimeout as error:
             raise Unavailable("the database is busy; try again in a moment") from error
+        except OperationalError as error:
+            raise named(error) from error
         try:
             yield connection
+        except OperationalError as error:
+            raise named(error) from error
         finally:
             await connection.close()
 
@@ -106,7 +111,8 @@ class Store:
         cancelled meanwhile; it must neither block nor raise.
 
         Raises:
-            Unavailable: too many writes wait, the store is closing, or the commit failed.
+            Unavailable: too many writes wait, the store is closing, the database does not work, or
+                the commit failed.
         """
         return await self._writer.submit(unit, then)
 

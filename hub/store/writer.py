@@ -20,6 +20,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from hub.errors import Unavailable
+from hub.store.driver import DriverConnection
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class _Work:
     def fail(self, error: BaseException) -> None:
         """Tell that nothing was written: what the unit raised, or that the disk took nothing."""
         if not self.done.done():
-            self.done.set_exception(_named(error))
+            self.done.set_exception(named(error) if isinstance(error, OperationalError) else error)
 
 
 @dataclass(slots=True)
@@ -156,7 +157,7 @@ class Writer:
             async with connection.begin_nested():
                 result = await work.unit(connection)
         except Exception as error:
-            if not connection.in_transaction():
+            if not await _in_transaction(connection):
                 raise  # SQLite gave the whole transaction up (disk full): every unit is undone
             work.fail(error)
         else:
@@ -174,10 +175,16 @@ class Writer:
             work.fail(unavailable)
 
 
-def _named(error: BaseException) -> BaseException:
-    """Give a database that cannot write (disk full, read-only, locked) the hub's own error."""
-    if not isinstance(error, OperationalError):
-        return error
-    unavailable = Unavailable(f"the database cannot be written: {error.orig}")
+
+async def _in_transaction(connection: AsyncConnection) -> bool:
+    """Ask SQLite itself: SQLAlchemy does not know of a transaction that was given up."""
+    raw = await connection.get_raw_connection()
+    driver = raw.driver_connection
+    return isinstance(driver, DriverConnection) and driver.in_transaction
+
+
+def named(error: OperationalError) -> Unavailable:
+    """Return the hub's own error for a database that does not work: disk full or gone, locked."""
+    unavailable = Unavailable(f"the database does not work: {error.orig}")
     unavailable.__cause__ = error
     return unavailable

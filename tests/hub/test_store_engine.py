@@ -7,6 +7,7 @@ import os
 import signal
 import sqlite3
 import sys
+from collections.abc import Awaitable, Callable
 from functools import partial
 from pathlib import Path
 
@@ -189,6 +190,60 @@ async def test_a_cancelled_read_frees_its_connection_at_once(store: Store) -> No
             async with asyncio.timeout(0.02):
                 await read_for_ever()
     assert await count(store) == 0
+
+
+async def fill(connection: AsyncConnection) -> None:
+    """Leave no page free: SQLite says then what it says on a full disk."""
+    await connection.execute(text("PRAGMA max_page_count = 1"))
+
+
+async def put_much(connection: AsyncConnection, key: str) -> None:
+    await connection.execute(insert(settings).values(key=key, value="x" * 100_000))
+
+
+@pytest.mark.parametrize("together", [1, 3])
+async def test_a_full_disk_is_unavailable_and_writes_go_on_after_it(
+    store: Store, together: int
+) -> None:
+    await store.write(fill)
+
+    async def refused(number: int) -> None:
+        with pytest.raises(Unavailable, match=r"full|nothing was written"):
+            await store.write(partial(put_much, key=str(number)))
+
+    async with asyncio.TaskGroup() as group:
+        for number in range(together):
+            group.create_task(refused(number))
+    assert await count(store) == 0
+    await store.write(lambda c: c.execute(text("PRAGMA max_page_count = 1000000")))
+    await store.write(partial(put_much, key="a"))
+    assert await count(store) == 1
+
+
+async def test_a_full_disk_undoes_the_units_before_and_tells_their_callers(store: Store) -> None:
+    await store.write(fill)
+    told: list[str] = []
+
+    async def write(unit: Callable[[AsyncConnection], Awaitable[object]], key: str) -> None:
+        try:
+            await store.write(unit)
+        except Unavailable:
+            return
+        told.append(key)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(write(partial(put, key="before"), "before"))
+        group.create_task(write(partial(put_much, key="much"), "much"))
+        group.create_task(write(partial(put, key="after"), "after"))
+    async with store.read() as connection:
+        stored = (await connection.scalars(select(settings.c.key))).all()
+    assert sorted(told) == sorted(stored)
+
+
+async def test_a_database_that_cannot_be_read_is_unavailable(store: Store) -> None:
+    with pytest.raises(Unavailable, match="no such table"):
+        async with store.read() as connection:
+            await connection.execute(text("SELECT * FROM missing"))
 
 
 async def test_a_closed_store_is_not_read(tmp_path: Path) -> None:

@@ -52,14 +52,12 @@ export default {
     unchanged: 'was already so',
   },
   stage: {
+    remove: 'removing',
     transfer: 'transferring',
-    verify: 'verifying',
-    preflight: 'checking',
+    install: 'installing',
     unpack: 'unpacking',
     switch: 'switching',
-    commit: 'committing',
     cleanup: 'cleaning up',
-    rollback: 'rolling back',
   },
   deployments: {
     none: 'Nothing was deployed yet',

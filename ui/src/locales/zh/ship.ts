@@ -51,14 +51,12 @@ export default {
     unchanged: '无需变更',
   },
   stage: {
+    remove: '移除',
     transfer: '传输',
-    verify: '校验',
-    preflight: '检查',
+    install: '安装',
     unpack: '解包',
     switch: '切换',
-    commit: '提交',
     cleanup: '清理',
-    rollback: '回滚',
   },
   deployments: {
     none: '还没有部署记录',

@@ -9,7 +9,7 @@ import { returnPath } from '@/lib/return-path'
 import { sparkPath } from '@/lib/spark'
 import { filterToTarget } from '@/lib/target'
 import { fileParts, isArchive } from '@/packages/file-name'
-import { taskSpec, toBase64 } from '@/work/run-form'
+import { taskSpec, toBase64 } from '@/fanout/run-form'
 
 describe('command lines', () => {
   it('are split by quotes and backslashes', () => {

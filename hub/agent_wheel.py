@@ -60,8 +60,11 @@ def build_agent_wheel(source: Distribution, packages: Sequence[str] = PACKAGES) 
         Unavailable: metadata or a package is missing.
     """
     metadata = source.read_text("METADATA")
-    if metadata is None:
-        raise Unavailable("the installed mooring has no metadata; install it again with pip")
+    if metadata is None or "\nRequires-Dist:" not in metadata:
+        raise Unavailable(
+            "the installed mooring has no metadata that names what an agent needs; "
+            "install it again with pip"
+        )
     info = f"mooring-{source.version.replace('-', '_')}.dist-info"
     files = [entry for package in packages for entry in _files(package)]
     files += [

@@ -26,6 +26,7 @@ from hub.authz import Subject, Verb, authorize
 from hub.errors import Conflict, Forbidden, NodeOffline, NotFound, Unavailable
 from hub.events import EventLog
 from hub.ids import sortable_id
+from hub.node_reports import clean_text
 from hub.nodes import Nodes
 from hub.nodeview import NodeView
 from hub.registry import Registry
@@ -115,7 +116,7 @@ class Shell:
         try:
             record = await self._channel.receive()
         except (StreamReset, TunnelClosed, RemoteProtocolError) as error:
-            self.reason = self.reason or str(error)
+            self.reason = self.reason or clean_text(str(error))
             return None
         self._used_at = self._loop.time()
         match record:
@@ -123,7 +124,7 @@ class Shell:
                 return record
             case Exited():
                 self.exited = record
-                self.reason = self.reason or record.detail or record.reason
+                self.reason = self.reason or clean_text(record.detail or record.reason)
             case None:
                 self.reason = self.reason or "the node ended the stream"
             case _:

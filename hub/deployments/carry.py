@@ -41,6 +41,8 @@ MAX_SENDS = 3
 PART_BYTES = 64 * 1024
 TURN_TIMEOUT_S = 3600.0
 """How long a node may take for its first answer (others are before us), and for one stage."""
+STAGES_LIMIT = 100
+"""Each stage is stored and told; an installation has a handful."""
 CHUNK_TIMEOUT_S = 600.0
 """How long it may take to confirm one of the chunks on their way: 8 MiB at 14 KiB/s."""
 
@@ -151,7 +153,7 @@ async def follow_install(
         StreamReset, RemoteProtocolError, TunnelClosed: as `Delivery.run`.
     """
     async with _closing(channel):
-        while True:
+        for _ in range(STAGES_LIMIT):
             match await _receive(channel, TURN_TIMEOUT_S):
                 case Progress(stage=stage):
                     await on_stage(stage[:32])
@@ -159,6 +161,7 @@ async def follow_install(
                     return answer
                 case other:
                     assert_never(other)
+        raise RemoteProtocolError("the installation has no end of stages")
 
 
 async def _receive(channel: Channel[SendT, ReceiveT], timeout_s: float) -> ReceiveT:

@@ -175,7 +175,6 @@ class Writer:
             work.fail(unavailable)
 
 
-
 async def _in_transaction(connection: AsyncConnection) -> bool:
     """Ask SQLite itself: SQLAlchemy does not know of a transaction that was given up."""
     raw = await connection.get_raw_connection()

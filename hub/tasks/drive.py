@@ -17,6 +17,7 @@ from typing import assert_never
 import msgspec
 
 from hub.errors import NodeOffline
+from hub.node_reports import clean_text
 from hub.registry import Registry
 from hub.tasks.arrivals import Arrivals
 from hub.tasks.recorder import Recorder
@@ -49,6 +50,8 @@ LOST_AFTER_S = 3600.0
 ATTEMPTS = 3
 """Attachments that may end in a fault of the node before the run is given up."""
 ACKNOWLEDGE_TIMEOUT_S = 60.0
+ACKNOWLEDGE_SEND_S = 5.0
+"""A node that told a result and then reads nothing must not hold up the runs behind it."""
 STDIN_PIECE = 64 * 1024
 EVERYTHING = 2**53
 """An offset past all output: nothing is to be replayed."""
@@ -185,13 +188,17 @@ class Driver:
         raise StreamReset(ResetCode.INTERNAL, "the node ended the stream without a result")
 
     async def cancel(self, run: LiveRun) -> None:
-        """Ask the node to end a run; one that is away is asked when it is attached again."""
+        """Ask the node to end a run; one that is away is asked when it is attached again.
+
+        The record is queued at once; a node that reads nothing is not waited for.
+        """
         if run.channel is None:
             return
         try:
-            await run.channel.send(Cancel())
-        except (StreamReset, TunnelClosed) as error:
-            logger.debug("run %s is not attached any more: %s", run.id, error)
+            async with asyncio.timeout(0):
+                await run.channel.send(Cancel())
+        except (StreamReset, TunnelClosed, TimeoutError) as error:
+            logger.debug("run %s does not take its cancelling now: %s", run.id, error)
 
     async def acknowledge(self, run: LiveRun) -> None:
         """Let the node forget a run whose result is stored; it asks again when that fails."""
@@ -219,9 +226,12 @@ class Driver:
 
 async def _acknowledge(channel: Channel[ExecFromHub, ExecFromNode]) -> None:
     try:
-        await channel.send(Acknowledge())
+        async with asyncio.timeout(ACKNOWLEDGE_SEND_S):
+            await channel.send(Acknowledge())
     except (StreamReset, TunnelClosed) as error:
         logger.debug("a result could not be acknowledged: %s", error)
+    except TimeoutError:
+        channel.reset(ResetCode.TIMEOUT, "the node does not read its acknowledgement")
     channel.finish()
 
 
@@ -260,7 +270,7 @@ def _given_up(
     says_no = not isinstance(error, StreamReset) or error.code in _SAYS_NO
     if not says_no and faults < ATTEMPTS:
         return None
-    reason = str(error)
+    reason = clean_text(str(error))
     if not says_no or run.state is RunState.RUNNING:
         return Ending(RunState.LOST, reason)
     if task.cancelled:
@@ -279,7 +289,7 @@ def _ending(exited: Exited) -> Ending:
             state = RunState.FAILED
     return Ending(
         state,
-        exited.detail or exited.reason,
+        clean_text(exited.detail or exited.reason),
         exited.exit_code,
         exited.signal,
         exited.stdout_bytes,

@@ -22,8 +22,10 @@ logger = logging.getLogger(__name__)
 
 NOTE_DELAY_S = 1.0
 RETRY_DELAY_S = 1.0
-ATTEMPTS = 60
-"""A store that refuses for a minute is broken; nodes keep their results until the next start."""
+RETRY_LIMIT_S = 30.0
+"""The pause doubles up to this."""
+ATTEMPTS = 2_900
+"""A store that refuses for a day is broken; nodes keep their results until the next start."""
 
 
 @dataclass(slots=True)
@@ -42,7 +44,7 @@ class Recorder:
         """Commit results.
 
         Raises:
-            Unavailable: the store did not take them for a minute.
+            Unavailable: the store did not take them for a day.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._results.append((results, done))
@@ -94,7 +96,7 @@ class Recorder:
     ) -> Unavailable | None:
         if not results and not notes:
             return None
-        for _ in range(ATTEMPTS if results else 1):
+        for attempt in range(ATTEMPTS if results else 1):
             try:
                 await self.store.write(
                     lambda connection: queries.record_runs(connection, results, notes)
@@ -105,7 +107,8 @@ class Recorder:
                 logger.warning("%d results are not stored yet: %s", len(results), kind)
                 failure = Unavailable(f"the store does not take results: {kind}")
                 failure.__cause__ = error
-                await asyncio.sleep(RETRY_DELAY_S if results else 0)
+                pause_s = min(RETRY_DELAY_S * 2 ** min(attempt, 10), RETRY_LIMIT_S)
+                await asyncio.sleep(pause_s if results else 0)
             else:
                 return None
         return failure

@@ -64,6 +64,8 @@ class Tasks:
         self._recorder = Recorder(store)
         self._driver = Driver(registry, self._recorder, lost_after_s)
         self._live: dict[str, LiveTask] = {}
+        self._unforgotten: dict[str, list[str]] = {}
+        """The newest report's runs of each node whose stored ones are being acknowledged."""
         self._group: asyncio.TaskGroup | None = None
         self._ready = asyncio.Event()
 
@@ -135,6 +137,8 @@ class Tasks:
             authorize(subject, Verb.EXEC, run.node_name)
         if task.end is not None:
             raise Conflict("the task has ended; there is nothing to cancel")
+        if task.cancelled:
+            return views.live_view(task)
         task.cancelled = True
         queued = _drain(task)
         await self._store.write(lambda connection: queries.mark_cancelled(connection, task_id))
@@ -184,7 +188,10 @@ class Tasks:
         """
         self._driver.arrivals.arrived(node_id)
         if runs:
-            self._spawn(self._acknowledge_stored(node_id, list(runs)))
+            is_first = node_id not in self._unforgotten
+            self._unforgotten[node_id] = list(runs)
+            if is_first:
+                self._spawn(self._acknowledge_stored(node_id))
 
     # --- inside ---
 
@@ -304,12 +311,8 @@ class Tasks:
             task.told += 1
         if task.end is not None and task.told == len(task.runs):
             task.told = 0
-            data: dict[str, Any] = {
-                "task": task.id,
-                "state": task.end.state,
-                "counts": task.counts(),
-            }
-            await self._tell("task.finished", data)
+            end, counts = task.end.state, task.counts()
+            await self._tell("task.finished", {"task": task.id, "state": end, "counts": counts})
 
     async def _tell(self, kind: str, data: dict[str, Any], run: LiveRun | None = None) -> None:
         """Publish an event; the task goes on when the store takes none."""
@@ -344,11 +347,16 @@ class Tasks:
         end = TaskEnd(task.id, task.state, time.time())
         await self._store.write(lambda connection: queries.end_task(connection, end))
 
-    async def _acknowledge_stored(self, node_id: str, runs: list[str]) -> None:
-        async with self._store.read() as connection:
-            stored = await queries.finished_among(connection, node_id, runs)
-        for run_id in stored:
-            await self._driver.acknowledge_stored(node_id, run_id)
+    async def _acknowledge_stored(self, node_id: str) -> None:
+        try:
+            while runs := self._unforgotten[node_id]:
+                self._unforgotten[node_id] = []
+                async with self._store.read() as connection:
+                    stored = await queries.finished_among(connection, node_id, runs)
+                for run_id in stored:
+                    await self._driver.acknowledge_stored(node_id, run_id)
+        finally:
+            del self._unforgotten[node_id]
 
 
 async def _alone(work: Coroutine[Any, Any, None]) -> None:

@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 TRANSPORT_HIGH = 64 * 1024  # bytes below the scheduler, plus one frame
 CLOSE_TIMEOUT_S = 2.0
+HANDLER_GRACE_S = 5.0  # an agent dials again only when its last tunnel's handlers are gone
 
 Handler: TypeAlias = Callable[[Open, Stream], Awaitable[None]]
 
@@ -95,6 +96,7 @@ class Tunnel:
         self._streams: dict[int, Stream] = {}
         self._transport: Transport | None = None
         self._tasks: asyncio.TaskGroup | None = None
+        self._serving: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
         self._ready: asyncio.Future[Hello] = self.loop.create_future()
         self._closed: asyncio.Future[TunnelClosed] = self.loop.create_future()
@@ -166,6 +168,7 @@ class Tunnel:
                         self._serve(stream)
                 reason = await self.wait_closed()
                 self._tasks = None
+                await self._dismiss_handlers()
             return reason
         finally:
             self._tasks = None
@@ -256,6 +259,15 @@ class Tunnel:
 
     # --- inside ---
 
+    async def _dismiss_handlers(self) -> None:
+        """Let handlers see the end of their streams; cancel those that do not look."""
+        if not self._serving:
+            return
+        _, late = await asyncio.wait(self._serving, timeout=HANDLER_GRACE_S)
+        for task in late:
+            logger.warning("%s: a handler outlived its tunnel and is cancelled", self.name)
+            task.cancel()
+
     def _guard(self, act: Callable[[], None]) -> None:
         """Run something of the session; a violation by the peer ends the tunnel."""
         try:
@@ -311,7 +323,9 @@ class Tunnel:
     def _serve(self, stream: Stream) -> None:
         """Start the handler of a stream that the peer opened; before `run` it waits for it."""
         if self._tasks is not None:
-            self._tasks.create_task(self._handle(stream))
+            task = self._tasks.create_task(self._handle(stream))
+            self._serving.add(task)
+            task.add_done_callback(self._serving.discard)
 
     async def _handle(self, stream: Stream) -> None:
         assert self._handler is not None, "a side without a handler accepts no streams"

@@ -64,3 +64,6 @@ def test_missing_pieces_are_named(source: Distribution, tmp_path: Path) -> None:
     empty.mkdir()
     with pytest.raises(Unavailable, match="no metadata"):
         build_agent_wheel(Distribution.at(empty))
+    (empty / "METADATA").write_text("Metadata-Version: 2.4\nName: mooring\nVersion: 1\n")
+    with pytest.raises(Unavailable, match="names what an agent needs"):
+        build_agent_wheel(Distribution.at(empty))

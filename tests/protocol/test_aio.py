@@ -31,6 +31,7 @@ from protocol.aio import (
     TunnelClosed,
     memory_pair,
 )
+from protocol.aio import tunnel as tunnel_module
 from protocol.aio.stream import WRITE_HIGH
 from protocol.aio.websocket import (
     ConnectRefused,
@@ -353,3 +354,19 @@ async def test_the_hubs_certificate_is_checked_before_a_frame_is_sent(mesh: Mesh
             await connect_websocket(tunnel, url, mesh.client, check=check)
     assert accepted.peer is None
     assert tunnel.traffic[0] == 0
+
+
+async def test_a_handler_that_ignores_the_end_does_not_hold_the_tunnel(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(tunnel_module, "HANDLER_GRACE_S", 0.05)
+    serving = asyncio.Event()
+
+    async def deaf(_: messages.Open, stream: Stream) -> None:
+        serving.set()
+        await asyncio.Event().wait()
+
+    async with asyncio.timeout(5), memory_pair(deaf) as (_, accepted):
+        await accepted.open(TARGET)
+        await serving.wait()
+    assert "outlived its tunnel" in caplog.text

@@ -24,7 +24,7 @@ export function chartOptions(
   return {
     width: Math.max(120, width),
     height: 150,
-    padding: [6, 6, 0, 0],
+    padding: [6, 24, 0, 0],
     legend: { show: false },
     cursor: {
       sync: { key: syncKey },

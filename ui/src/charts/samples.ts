@@ -14,7 +14,8 @@ export class Samples {
   series: SeriesInfo[] = []
   at: number[] = []
   columns: Column[] = []
-  private intervalS = 10
+  private intervalS = HISTORY_STEP_S
+  private lastIntervalS = HISTORY_STEP_S
 
   /* Takes the schema of the live samples; keeps the columns of series that remain. */
   setSchema(series: SeriesInfo[]): void {
@@ -53,7 +54,7 @@ export class Samples {
         this.append(
           at,
           live.columns.map((column) => column[row] ?? null),
-          row === 0 ? HISTORY_STEP_S : 1,
+          1,
         )
       })
     }
@@ -82,8 +83,11 @@ export class Samples {
     const last = this.at.at(-1)
     if (last !== undefined) {
       if (at <= last) return
-      if (at - last > intervalS * 2.5) this.row(last + (at - last) / 2, [])
+      // The first live sample may follow the last stored one by the longer of both steps.
+      const stepS = Math.max(intervalS, this.lastIntervalS)
+      if (at - last > stepS * 2.5) this.row(last + (at - last) / 2, [])
     }
+    this.lastIntervalS = intervalS
     this.row(at, values)
   }
 

@@ -1,6 +1,7 @@
 """Logging of a program: text for people or JSON lines for machines, to stderr.
 
-Used by entry points only; modules take `logging.getLogger(__name__)` and nothing else.
+The rule it guards: a record is one line (and perhaps a traceback), whatever a peer put into a name
+or a reason. Used by entry points only; modules take `logging.getLogger(__name__)` and nothing else.
 """
 
 from __future__ import annotations
@@ -47,6 +48,24 @@ class TextFormatter(logging.Formatter):
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)-7s %(name)s: %(message)s")
 
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        """Return the line with everything that does not print escaped."""
+        if not record.message.isprintable():
+            record.message = "".join(map(_printable, record.message))
+        return super().formatMessage(record)
+
+
+def _printable(character: str) -> str:
+    return character if character.isprintable() else ascii(character)[1:-1]
+
+
+def _is_no_stranger(record: logging.LogRecord) -> bool:
+    """Leave out what uvloop says of every peer that leaves in the middle of its handshake.
+
+    Its record carries the error's class for the error, which no formatter can show.
+    """
+    return not record.getMessage().startswith("SSL handshake failed")
+
 
 def configure(json: bool = False, *, level: int = logging.INFO, to: TextIO | None = None) -> None:
     """Send the whole process's log to stderr, or to `to`, replacing what was set before."""
@@ -55,3 +74,5 @@ def configure(json: bool = False, *, level: int = logging.INFO, to: TextIO | Non
     logging.basicConfig(level=level, handlers=[handler], force=True)
     for noisy in ("alembic", "sqlalchemy", "httpx"):
         logging.getLogger(noisy).setLevel(max(level, logging.WARNING))
+    if level > logging.DEBUG:
+        logging.getLogger("asyncio").addFilter(_is_no_stranger)

@@ -34,7 +34,6 @@ class Recorder:
 
     store: Store
     events: EventLog
-    again_s: float = AGAIN_S
 
     async def state(self, deployment_id: str, row: StepRow) -> None:
         """Store where a node is, when the store takes it."""
@@ -73,5 +72,5 @@ class Recorder:
                 return await write()
             except Unavailable as error:
                 logger.warning("an end of a deployment is not stored yet: %s", error)
-                await asyncio.sleep(self.again_s)
+                await asyncio.sleep(AGAIN_S)
         logger.error("an end of a deployment is not stored; the next start takes it up")

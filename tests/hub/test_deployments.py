@@ -18,7 +18,7 @@ from edge_agent.policy import Policy, default_policy
 from hub.artifacts import CHUNK_BYTES, Artifacts
 from hub.authz import Role, Subject
 from hub.core import Hub
-from hub.deployments import Deployment, DeploymentNode, Deployments, DeploymentSpec
+from hub.deployments import Deployment, DeploymentNode, Deployments, DeploymentSpec, recorder
 from hub.errors import (
     BadRequest,
     Conflict,
@@ -28,6 +28,7 @@ from hub.errors import (
     Unavailable,
 )
 from hub.packages import Packages, UploadSpec
+from hub.store import deployments as queries
 from hub.store.engine import Store
 from protocol.aio import Channel, ResetCode, Stream
 from protocol.messages import (
@@ -605,3 +606,43 @@ async def test_the_api_deploys_shows_streams_and_lists(hub: Hub, client: ClientF
         ended_already = await api.post(f"/api/v1/deployments/{made['id']}/cancel")
         assert ended_already.status_code == 409
         running.cancel()
+
+
+async def test_an_installation_without_an_end_of_stages_fails(fleet: Fleet) -> None:
+    await fleet.push("1")
+
+    async def endless(opening: Open, stream: Stream) -> None:
+        if isinstance(opening, Transfer):
+            await handle_transfer(opening, stream, fleet.room("a"))
+            return
+        channel: Channel[Progress, Install] = Channel(stream, Install)
+        while True:
+            await channel.send(Progress(stage="again"))
+
+    async with fleet.world.connected("a", endless), fleet.hub() as service:
+        failed = await deploy(service, spec())
+    assert failed.state == "failed"
+    assert "no end of stages" in nodes_of(failed)[0].error
+
+
+async def test_an_end_is_stored_when_the_store_takes_writes_again(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await fleet.push("1")
+    monkeypatch.setattr(recorder, "AGAIN_S", 0.01)
+    refused = 0
+    write = queries.update_step
+
+    async def full(*arguments: Any) -> None:
+        nonlocal refused
+        if refused < 5:
+            refused += 1
+            raise Unavailable("the disk is full")
+        await write(*arguments)
+
+    monkeypatch.setattr(queries, "update_step", full)
+    async with fleet.node("a"), fleet.hub() as service:
+        done = await deploy(service, spec())
+    assert refused == 5
+    assert states(done) == {"a": "succeeded"}
+    assert fleet.version_on("a") == "1"

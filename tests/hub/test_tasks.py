@@ -13,7 +13,7 @@ import pytest
 
 from hub.errors import BadRequest, Conflict, Forbidden, NotFound, NothingMatches, TooLarge
 from hub.store.engine import Store
-from hub.tasks import Tasks, TaskSpec
+from hub.tasks import Tasks, TaskSpec, drive
 from hub.tasks.output import HEAD_BYTES, TAIL_BYTES
 from protocol.aio import ResetCode, Stream
 from protocol.messages import (
@@ -295,6 +295,79 @@ async def test_cancelling_ends_what_runs_and_what_is_queued(world: World) -> Non
             await tasks.cancel(OPERATOR, task.id)
     assert done.state == "cancelled"
     assert done.counts == {"cancelled": 3}
+
+
+async def test_cancelling_does_not_wait_for_a_node_that_reads_nothing(world: World) -> None:
+    deaf = asyncio.Event()
+
+    async def says_nothing(_opened: Exec, channel: NodeChannel) -> None:
+        await channel.send(Started(pid=1, started_at=0.0))
+        deaf.set()
+        await asyncio.get_running_loop().create_future()
+
+    stdin = base64.b64encode(b"x" * 1_000_000).decode()
+    async with world.tasks() as tasks, world.connected("deaf", agent(says_nothing)):
+        task = await tasks.create(OPERATOR, spec(stdin_base64=stdin))
+        async with asyncio.timeout(5):
+            await deaf.wait()
+            for _ in range(2):
+                assert (await tasks.cancel(OPERATOR, task.id)).state == "cancelled"
+
+
+async def test_a_node_that_reads_nothing_does_not_hold_up_the_next(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(drive, "ACKNOWLEDGE_SEND_S", 0.05)
+
+    async def deaf(_opened: Exec, channel: NodeChannel) -> None:
+        await channel.send(Exited(exit_code=0))
+        await asyncio.get_running_loop().create_future()
+
+    async def well(_opened: Exec, channel: NodeChannel) -> None:
+        while await channel.receive() != Stdin(data=b""):
+            pass
+        await say(channel)
+
+    stdin = base64.b64encode(b"x" * 1_000_000).decode()
+    async with (
+        world.tasks() as tasks,
+        world.connected("a", agent(deaf)),
+        world.connected("b", agent(well)),
+    ):
+        task = await tasks.create(OPERATOR, spec(stdin_base64=stdin, parallel=1))
+        assert (await finished(tasks, task)).counts == {"succeeded": 2}
+
+
+async def test_why_a_run_ended_is_free_of_what_does_not_print(world: World) -> None:
+    async def rude(_opened: Exec, channel: NodeChannel) -> None:
+        await channel.send(Exited(exit_code=1, detail="\x1b[2Jno\u202e\r\n" + "A" * 4000))
+        await channel.receive()
+
+    async with world.tasks() as tasks, world.connected("web-1", agent(rude)):
+        done = await finished(tasks, await tasks.create(OPERATOR, spec()))
+    assert isinstance(done.runs, list)
+    assert done.runs[0].reason.startswith("[2JnoAAA")
+    assert len(done.runs[0].reason) == 256
+
+
+async def test_a_node_has_one_worker_that_lets_it_forget(world: World) -> None:
+    opens = 0
+
+    async def hangs(opened: Exec, channel: NodeChannel) -> None:
+        nonlocal opens
+        if opened.argv:
+            await say(channel)
+        else:
+            opens += 1
+            await channel.receive()
+
+    async with world.tasks() as tasks, world.connected("web-1", agent(hangs)) as node_id:
+        task = await finished(tasks, await tasks.create(OPERATOR, spec()))
+        assert isinstance(task.runs, list)
+        for _ in range(20):
+            tasks.node_came_online(node_id, [task.runs[0].id])
+        await finished(tasks, await tasks.create(OPERATOR, spec()))
+    assert opens <= 1
 
 
 async def test_a_run_goes_on_after_a_cut_from_the_offsets_the_hub_has(world: World) -> None:

@@ -6,6 +6,7 @@ change of either has effect with the next request.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -14,9 +15,11 @@ from hub.accounts.changes import Changes, Ended
 from hub.accounts.secrets import hash_of, new_secret
 from hub.accounts.verified import Verified
 from hub.authz import Role, Subject
-from hub.errors import NotSignedIn
+from hub.errors import NotSignedIn, Unavailable
 from hub.store import accounts as queries
 from hub.store.engine import Store
+
+logger = logging.getLogger(__name__)
 
 IDLE_S = 12 * 3600.0
 ABSOLUTE_S = 7 * 86_400.0
@@ -112,16 +115,19 @@ class Sessions:
         return session
 
     async def _prolong(self, key: str, session: BrowserSession, now: float) -> BrowserSession:
-        """Move the end, written once a minute at most."""
+        """Move the end, written once a minute at most, and only when the store takes it."""
         expires_at = min(now + IDLE_S, session.created_at + ABSOLUTE_S)
         if expires_at - session.expires_at < EXTEND_EVERY_S:
             return session
         generation = self._verified.generation
         session = replace(session, expires_at=expires_at)
         self._verified.put(key, session, generation)
-        await self._store.write(
-            lambda connection: queries.extend_session(connection, key, expires_at)
-        )
+        try:
+            await self._store.write(
+                lambda connection: queries.extend_session(connection, key, expires_at)
+            )
+        except Unavailable as error:
+            logger.warning("a session is not prolonged in the store: %s", error)
         return session
 
 

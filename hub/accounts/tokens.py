@@ -1,11 +1,13 @@
 """API tokens `moor_…` for programs: stored hashed, with a role and perhaps an end.
 
 The rule it guards: a token never does more than its owner may now, nor more than its own role;
-verifying one that was seen lately reads no database.
+verifying one that was seen lately reads no database. Its end is announced when it comes.
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import time
 import uuid
 from collections.abc import Callable
@@ -17,15 +19,19 @@ from hub.accounts.changes import Changes, Ended
 from hub.accounts.secrets import hash_of, new_secret
 from hub.accounts.verified import Verified
 from hub.authz import Role, Subject, Verb, allows
-from hub.errors import BadRequest, Conflict, Forbidden, NotFound, NotSignedIn
+from hub.errors import BadRequest, Conflict, Forbidden, NotFound, NotSignedIn, Unavailable
 from hub.store import accounts as queries
 from hub.store.engine import Store
+
+logger = logging.getLogger(__name__)
 
 PREFIX = "moor_"
 PER_USER_LIMIT = 100
 TTL_LIMIT_S = 10 * 365 * 86_400.0
 USED_EVERY_S = 60.0
 """`last_used_at` is written once a minute at most."""
+LOOK_AGAIN_S = 3_600.0
+"""The clock of the day may be set: a token's end is waited for in steps of this."""
 
 
 class ApiToken(msgspec.Struct, frozen=True):
@@ -63,6 +69,8 @@ class ApiTokens:
     _changes: Changes
     _clock: Callable[[], float] = time.time
     _verified: Verified[_Known] = field(default_factory=Verified)
+    _ending: dict[str, asyncio.TimerHandle] = field(default_factory=dict)
+    """By the ids of tokens that were used and have an end."""
 
     def __post_init__(self) -> None:
         self._changes.subscribe(self._verified.drop)
@@ -112,6 +120,7 @@ class ApiTokens:
             known = await self._read(key)
         if known is None or (known.expires_at is not None and known.expires_at <= now):
             raise NotSignedIn("the token is unknown or expired; make a new one")
+        self._announce_end(known)
         if known.last_used_at is None or now - known.last_used_at >= USED_EVERY_S:
             await self._note_use(key, known, now)
         subject = known.subject
@@ -143,6 +152,22 @@ class ApiTokens:
         self._changes.announce(Ended(row.user_id, credential=token_id))
         return _shown(row)
 
+    def _announce_end(self, known: _Known) -> None:
+        """Tell when the token expires, so that what was opened with it is closed then."""
+        token_id = known.subject.credential
+        if known.expires_at is None or token_id in self._ending:
+            return
+        wait_s = max(0.0, min(known.expires_at - self._clock(), LOOK_AGAIN_S))
+        loop = asyncio.get_running_loop()
+        self._ending[token_id] = loop.call_later(wait_s, self._end, known, known.expires_at)
+
+    def _end(self, known: _Known, expires_at: float) -> None:
+        del self._ending[known.subject.credential]
+        if expires_at > self._clock():
+            self._announce_end(known)
+        else:
+            self._changes.announce(Ended(known.subject.user_id, known.subject.credential))
+
     async def _read(self, key: str) -> _Known | None:
         generation = self._verified.generation
         async with self._store.read() as connection:
@@ -156,10 +181,14 @@ class ApiTokens:
         return known
 
     async def _note_use(self, key: str, known: _Known, now: float) -> None:
+        """Store when it was used, if the store takes it: a full disk must lock nobody out."""
         self._verified.put(key, replace(known, last_used_at=now), self._verified.generation)
-        await self._store.write(
-            lambda connection: queries.touch_token(connection, known.subject.credential, now)
-        )
+        try:
+            await self._store.write(
+                lambda connection: queries.touch_token(connection, known.subject.credential, now)
+            )
+        except Unavailable as error:
+            logger.warning("the use of a token is not stored: %s", error)
 
 
 def _shown(row: queries.TokenRow) -> ApiToken:

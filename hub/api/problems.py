@@ -124,6 +124,12 @@ def _reason(entry: dict[str, Any]) -> str:
     return f"{key}: {message}" if key else message
 
 
+def _on_deep_body(_request: Request[Any, Any, Any], error: RecursionError) -> Response[bytes]:
+    """Answer a body nested so deeply that it cannot be decoded."""
+    logger.warning("a request went too deep: %s", error)
+    return _respond(problem_of(errors.BadRequest("the body is nested too deeply")))
+
+
 def _on_unexpected(request: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
     logger.error("a fault at %s %s", request.scope["type"], request.url.path, exc_info=error)
     return _respond(problem_of(errors.HubError("the hub failed; its log says why")))
@@ -139,5 +145,6 @@ async def log_socket_fault(error: Exception, scope: Scope) -> None:
 EXCEPTION_HANDLERS: ExceptionHandlersMap = {
     errors.HubError: _on_hub_error,
     HTTPException: _on_http_error,
+    RecursionError: _on_deep_body,
     Exception: _on_unexpected,
 }

@@ -277,7 +277,7 @@ def _decode(kind: type[_FrameT], frame: str | bytes) -> _FrameT:
         raise BadRequest(f"expected a text frame of at most {TEXT_LIMIT} characters")
     try:
         return msgspec.json.decode(frame, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise BadRequest(f"a malformed frame: {error}") from error
 
 

@@ -35,6 +35,8 @@ INPUT_LIMIT = 1024 * 1024
 """Bytes of one frame of keystrokes; a paste."""
 PIECE_BYTES = 64 * 1024
 HELLO_TIMEOUT_S = 10.0
+SEND_TIMEOUT_S = 10.0
+"""A page that takes no message for so long is gone; its session must not stay listed for it."""
 CLOSE_NORMAL = 1000
 CLOSE_POLICY = 1008
 
@@ -222,12 +224,21 @@ def _decode(kind: type[_FrameT], frame: str | bytes) -> _FrameT:
         raise BadRequest(f"expected a text frame of at most {TEXT_LIMIT} characters")
     try:
         return msgspec.json.decode(frame, type=kind)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise BadRequest(f"a malformed frame: {error}") from error
 
 
 async def _send(socket: Socket, message: Opened | TerminalEnded | Failed) -> None:
-    await socket.send_data(msgspec.json.encode(message).decode(), mode="text")
+    """Send a text frame.
+
+    Raises:
+        WebSocketDisconnect: the page left, or reads nothing.
+    """
+    try:
+        async with asyncio.timeout(SEND_TIMEOUT_S):
+            await socket.send_data(msgspec.json.encode(message).decode(), mode="text")
+    except TimeoutError as error:
+        raise WebSocketDisconnect(detail="the page does not read") from error
 
 
 async def _fail(socket: Socket, error: HubError) -> None:

@@ -51,7 +51,13 @@ async def hub(store: Store, tmp_path: Path, passwords: Passwords) -> AsyncIterat
     config = HubConfig(state_dir=tmp_path, public_urls=(URL,))
     async with asyncio.TaskGroup() as tasks:
         hub = build_hub(
-            config, store, authority, tasks, tunnel_urls=(URL,), pages_chain=pages, passwords=passwords
+            config,
+            store,
+            authority,
+            tasks,
+            tunnel_urls=(URL,),
+            pages_chain=pages,
+            passwords=passwords,
         )
         await load_hub(hub)
         for role in Role:

@@ -231,6 +231,37 @@ async def test_a_token_expires_and_its_use_is_noted(accounts: Accounts, clock: C
         await accounts.tokens.verify(new.secret, "::1")
 
 
+async def test_the_end_of_a_token_that_is_in_use_is_announced(
+    store: Store, passwords: Passwords
+) -> None:
+    accounts = Accounts.create(store, passwords=passwords)
+    await accounts.users.create("olga", "correct horse", Role.OPERATOR)
+    user = await accounts.users.find("olga")
+    ended: asyncio.Queue[Ended] = asyncio.Queue()
+    accounts.on_change(ended.put_nowait)
+    made = await accounts.tokens.create(user.id, "olga", "short", Role.OPERATOR, 0.5)
+    subject = await accounts.tokens.verify(made.secret, "")
+    async with asyncio.timeout(5):
+        assert (await ended.get()).covers(subject)
+    with pytest.raises(NotSignedIn):
+        await accounts.tokens.verify(made.secret, "")
+
+
+async def test_a_store_that_takes_no_writes_locks_nobody_out(
+    accounts: Accounts, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cookie, subject = await session_of(accounts, "olga")
+    token = await accounts.tokens.create(subject.user_id, "olga", "ci", Role.OPERATOR)
+
+    async def full(*_: object, **__: object) -> None:
+        raise Unavailable("the disk is full")
+
+    monkeypatch.setattr(Store, "write", full)
+    clock.now += 3_600
+    assert (await accounts.tokens.verify(token.secret, "")).name == "olga"
+    assert (await accounts.sessions.verify(cookie, "")).subject.name == "olga"
+
+
 async def test_verifying_a_token_again_reads_no_database(store: Store, accounts: Accounts) -> None:
     await accounts.users.create("ann", "x" * 8, Role.VIEWER)
     owner = await accounts.users.find("ann")

@@ -61,7 +61,7 @@ class TestKills:
         def moving() -> bool:
             (node,) = mesh.get(f"/api/v1/deployments/{deployment}")["nodes"]
             assert node["state"] != "succeeded", "too fast to be killed in the middle"
-            return 0 < node["done_bytes"] < node["total_bytes"]
+            return 0 < int(node["done_bytes"]) < int(node["total_bytes"])
 
         wait_for(moving)
         mesh.agents["one"].kill()

@@ -1,4 +1,8 @@
-"""uvicorn without its own sockets and signals: it serves what the listener hands over."""
+"""uvicorn without its own sockets and signals: it serves what the listener hands over.
+
+The rule it guards: strangers hold no connection and no memory for long. A request's head is whole
+within 20 s and 64 KiB, its body never pauses for a minute; uvicorn itself limits none of these.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +13,57 @@ from contextlib import asynccontextmanager
 
 import uvicorn
 from litestar import Litestar
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+HEAD_S = 20.0
+HEAD_BYTES = 64 * 1024
+BODY_PAUSE_S = 60.0
 GRACEFUL_S = 4
 """How long requests may go on after the stop began."""
+
+
+class _Connection(HttpToolsProtocol):
+    """Closes a connection whose request comes too slowly, or whose head has no end."""
+
+    _late: asyncio.TimerHandle | None = None
+    _head_bytes = 0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._expect(HEAD_S)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._expect(None)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        before = self.cycle
+        super().data_received(data)
+        in_head = self.cycle is None or self.cycle.response_complete
+        if self.transport.get_protocol() is not self:  # a WebSocket now
+            self._expect(None)
+        elif not in_head:
+            self._head_bytes = 0
+            self._expect(BODY_PAUSE_S if self.cycle.more_body else None)
+        elif self.cycle is before:
+            self._head_bytes += len(data)
+            if self._head_bytes > HEAD_BYTES:
+                self.transport.close()
+            elif self._late is None:
+                self._expect(HEAD_S)
+
+    def _expect(self, within_s: float | None) -> None:
+        """Close the connection when nothing changes within a time; None: it may take any."""
+        if self._late is not None:
+            self._late.cancel()
+        self._late = None if within_s is None else self.loop.call_later(within_s, self._is_late)
+
+    def _is_late(self) -> None:
+        self._late = None
+        if self.flow.read_paused:  # we are the slow ones
+            self._expect(BODY_PAUSE_S)
+        else:
+            self.transport.close()
 
 
 class _Server(uvicorn.Server):
@@ -27,7 +79,7 @@ async def serve_pages(app: Litestar) -> AsyncIterator[Callable[[], asyncio.Proto
     """Run the application; yields the protocol factory for connections over TLS."""
     config = uvicorn.Config(
         app,
-        http="httptools",
+        http=_Connection,
         ws="websockets-sansio",
         ws_max_size=256 * 1024,
         ws_per_message_deflate=False,
@@ -37,7 +89,6 @@ async def serve_pages(app: Litestar) -> AsyncIterator[Callable[[], asyncio.Proto
         server_header=False,
         timeout_keep_alive=30,
         timeout_graceful_shutdown=GRACEFUL_S,
-        h11_max_incomplete_event_size=64 * 1024,
     )
     config.load()
     server = _Server(config)

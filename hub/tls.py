@@ -41,14 +41,16 @@ def make_faces(mesh: ServerFiles, pages: ServerFiles, trust_pem: bytes) -> Faces
     return Faces(
         tunnel=hub_tunnel_context(mesh.chain, mesh.key, trust_pem),
         join=hub_join_context(mesh.chain, mesh.key),
-        client=_pages_context(pages, CLIENT_ALPN),
+        client=_pages_context(pages, CLIENT_ALPN, ssl.TLSVersion.TLSv1_3),
         pages=_pages_context(pages, "http/1.1"),
     )
 
 
-def _pages_context(files: ServerFiles, alpn: str) -> ssl.SSLContext:
+def _pages_context(
+    files: ServerFiles, alpn: str, lowest: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
+) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.minimum_version = lowest
     context.set_alpn_protocols([alpn])
     context.load_cert_chain(files.chain, files.key)
     return context

@@ -250,6 +250,7 @@ async def test_the_end_of_a_token_that_is_in_use_is_announced(
 async def test_a_store_that_takes_no_writes_locks_nobody_out(
     accounts: Accounts, clock: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await accounts.users.create("olga", "correct horse", Role.OPERATOR)
     cookie, subject = await session_of(accounts, "olga")
     token = await accounts.tokens.create(subject.user_id, "olga", "ci", Role.OPERATOR)
 

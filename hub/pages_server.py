@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager
 
 import uvicorn
 from litestar import Litestar
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 HEAD_S = 20.0
 HEAD_BYTES = 64 * 1024
@@ -39,10 +39,9 @@ class _Connection(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         before = self.cycle
         super().data_received(data)
-        in_head = self.cycle is None or self.cycle.response_complete
         if self.transport.get_protocol() is not self:  # a WebSocket now
             self._expect(None)
-        elif not in_head:
+        elif not _is_over(self.cycle):
             self._head_bytes = 0
             self._expect(BODY_PAUSE_S if self.cycle.more_body else None)
         elif self.cycle is before:
@@ -64,6 +63,11 @@ class _Connection(HttpToolsProtocol):
             self._expect(BODY_PAUSE_S)
         else:
             self.transport.close()
+
+
+def _is_over(cycle: RequestResponseCycle | None) -> bool:
+    """Whether no request is being answered: what comes is the next one's head."""
+    return cycle is None or cycle.response_complete
 
 
 class _Server(uvicorn.Server):

@@ -33,7 +33,7 @@ from protocol.events import (
     StreamOpened,
     StreamWasReset,
 )
-from protocol.frames import Class, Flag, Frame, GoAway, Hello, Type
+from protocol.frames import FIN, Class, Flag, Frame, GoAway, Hello, Type
 from protocol.guard import DEFAULT_LIMITS, Guard, Limits
 from protocol.opens import CLASS_OF, LARGE_WINDOW, OpenDecoder, OpenRefused
 from protocol.scheduler import Scheduler
@@ -47,6 +47,7 @@ DEAD_AFTER_S = 35.0
 HELLO_TIMEOUT_S = 10.0
 MAX_CONTROL_FRAMES = 1024
 DEFAULT_RTT_S = 0.05  # until the first PONG
+RTTS_KEPT = 8  # two minutes of them
 
 
 class Side(Enum):
@@ -99,6 +100,8 @@ class Session:
         self._ping_sent: float | None = None
         self.peer: Hello | None = None
         self.rtt_s: float | None = None
+        """The last round trip."""
+        self._rtts: deque[float] = deque(maxlen=RTTS_KEPT)
         self.closing = False
         """A GOAWAY was sent or received: no new streams."""
         self.bytes_sent = self.bytes_received = 0
@@ -159,7 +162,7 @@ class Session:
         stream = self._streams.get(stream_id)
         if stream is None or stream.state not in (State.OPEN, State.FINISHED_LOCAL):
             return
-        credit = stream.receive.consumed(size, now, self.rtt_s or DEFAULT_RTT_S)
+        credit = stream.receive.consumed(size, now, self._shortest_rtt_s())
         if credit:
             self._queue_control(frames.window(stream_id, credit))
 
@@ -215,8 +218,10 @@ class Session:
         self.bytes_sent += len(frame)
         return stream.id, frame
 
-    def receive(self, message: bytes, now: float) -> None:
+    def receive(self, message: bytes | memoryview, now: float) -> None:
         """Take one message from the wire; what happened is in `events()`.
+
+        The message is copied: a view may be reused afterwards.
 
         Raises:
             RemoteProtocolError: the peer violated SPEC; a GOAWAY is queued, send it and close.
@@ -305,9 +310,9 @@ class Session:
                 self._overrun(stream)
                 return
             self._events.append(DataReceived(stream.id, frame.payload))
-        elif not frame.flags & Flag.FIN:
+        elif not frame.flags & FIN:
             self._guard.stray(now)
-        if frame.flags & Flag.FIN:
+        if frame.flags & FIN:
             stream.happens(Happening.RECEIVE_FIN)
             self._events.append(StreamFinished(stream.id))
             if stream.state is State.CLOSED:
@@ -337,6 +342,7 @@ class Session:
         if self._ping_sent is not None and sent == self._ping_sent:
             self._ping_sent = None
             self.rtt_s = max(now - sent, 0.0)
+            self._rtts.append(self.rtt_s)
             self._events.append(RoundTrip(self.rtt_s))
 
     def _on_goaway(self, frame: Frame, now: float) -> None:
@@ -345,6 +351,9 @@ class Session:
         self._events.append(PeerGoesAway(code, body.reason, body.retry_after_s))
 
     # --- inside ---
+
+    def _shortest_rtt_s(self) -> float:
+        return min(self._rtts, default=DEFAULT_RTT_S)
 
     def _own(self, stream_id: int) -> StreamState:
         try:

@@ -1,8 +1,8 @@
 """Credit-based flow control, one window per stream and direction (SPEC §5.1, §5.2).
 
-The receiver gives credit back only for bytes that the application has *read*. A window that limits
-its stream is doubled at most once per round trip, as long as the tunnel's and the process's
-`Budget` have room.
+The receiver gives credit back only for bytes that the application has *read*. A window is doubled,
+at most once per round trip, while it is smaller than what is read in two round trips: beyond that
+it would only queue. The tunnel's and the process's `Budget` bound all windows together.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ INITIAL_WINDOW = (
     64 * 1024
 )  # bytes; the same for every stream, so that 256 of them fit a tunnel's budget
 MAX_WINDOW = 8 * 1024 * 1024
+MEASURE_S = 0.01  # the shortest time over which a stream's rate means something
 TUNNEL_BUDGET = 16 * 1024 * 1024
 PROCESS_BUDGET = 512 * 1024 * 1024
 
@@ -66,14 +67,15 @@ class SendWindow:
 class ReceiveWindow:
     """How many bytes the peer may still send us, and when to give credit back."""
 
-    __slots__ = ("_budget", "_last_update", "_unreturned", "credit", "size")
+    __slots__ = ("_budget", "_read", "_read_since", "_unreturned", "credit", "size")
 
     def __init__(self, budget: Budget, now: float) -> None:
         self.size = INITIAL_WINDOW
         self.credit = INITIAL_WINDOW
         self._unreturned = 0
         self._budget = budget
-        self._last_update = now
+        self._read = 0
+        self._read_since = now
 
     def received(self, size: int) -> bool:
         """Count `size` bytes that came in; False when the peer had no credit for them."""
@@ -85,15 +87,23 @@ class ReceiveWindow:
     def consumed(self, size: int, now: float, rtt_s: float) -> int:
         """Count `size` bytes that the application has read; return the credit to send, or 0.
 
-        Credit goes back in pieces of half a window. A piece that was used up within two round trips
-        means that the window limits the stream: it doubles, if the budget allows.
+        Credit goes back in pieces of half a window.
+
+        Args:
+            size: bytes.
+            now: seconds.
+            rtt_s: the shortest round trip lately: a longer one may have waited in our own queue.
         """
         self._unreturned += size
+        self._read += size
         if self._unreturned < self.size // 2:
             return 0
-        if now - self._last_update < 2 * rtt_s:
-            self.grow(self.size)
-        self._last_update = now
+        elapsed = now - self._read_since
+        if elapsed >= max(rtt_s, MEASURE_S):
+            if self.size * elapsed < 2 * self._read * rtt_s:
+                self.grow(self.size)
+            self._read = 0
+            self._read_since = now
         credit, self._unreturned = self._unreturned, 0
         self.credit += credit
         return credit

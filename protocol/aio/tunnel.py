@@ -228,8 +228,8 @@ class Tunnel:
         self._schedule_tick()
         self._flush()
 
-    def received(self, message: bytes) -> None:
-        """One message came in."""
+    def received(self, message: bytes | memoryview) -> None:
+        """One message came in; it is copied."""
         if self.closed:
             return
         self._guard(lambda: self._session.receive(message, time.monotonic()))

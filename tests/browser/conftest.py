@@ -42,7 +42,7 @@ document.addEventListener('securitypolicyviolation', (event) =>
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     made = Mesh(tmp_path_factory.mktemp("pages"))
     try:
@@ -52,17 +52,18 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
         made.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def url(mesh: Mesh) -> str:
     return mesh.env["MOORING_URL"]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def password(mesh: Mesh) -> str:
     return (mesh.state / "admin-password").read_text().strip()
 
 
-@pytest.fixture(scope="session")
+# Not for the whole session: playwright keeps a loop running, in which no other test could start one.
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     if not CHROMIUM.exists():
         pytest.skip(f"{CHROMIUM} is not there: apt-get install chromium, or set CHROMIUM")
@@ -79,7 +80,7 @@ def sign_in(page: Page, password: str) -> None:
     page.wait_for_url(lambda address: "/sign-in" not in address)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cookies(browser: Browser, url: str, password: str) -> StorageState:
     """A signed-in administrator."""
     context = browser.new_context(ignore_https_errors=True)

@@ -10,7 +10,7 @@ import pytest
 from tests.e2e.mesh import Mesh
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     made = Mesh(tmp_path_factory.mktemp("mesh"))
     try:

@@ -14,6 +14,7 @@ from hub.app import create_app
 from hub.authz import Role
 from hub.core import Hub
 from hub.events import Event
+from tests.hub.conftest import ClientFor
 
 
 class Listening:
@@ -110,3 +111,10 @@ async def test_a_client_that_leaves_is_forgotten(hub: Hub) -> None:
 async def test_a_last_event_id_that_is_none_is_refused(hub: Hub) -> None:
     async with listen(hub, **{"last-event-id": "x"}) as listening:
         assert listening.text == "400"
+
+
+async def test_an_id_that_cannot_be_is_refused(client: ClientFor) -> None:
+    viewer = await client(Role.VIEWER)
+    for after in (-1, 2**63):
+        answer = await viewer.get(f"/api/v1/events?after={after}")
+        assert (answer.status_code, answer.json()["code"]) == (400, "bad_request")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub import events as module
 from hub.events import KEEP_S, Event, EventLog
@@ -22,6 +24,30 @@ async def test_an_event_is_stored_and_told(log: EventLog) -> None:
         assert await anext(subscription) == published
     assert await log.after(0, 10) == [published]
     assert (published.kind, published.node, published.data) == ("node.online", "web-1", {"a": 1})
+
+
+async def test_events_of_somebody_elses_unit_get_ids_in_order_and_are_told(
+    store: Store, log: EventLog
+) -> None:
+    before = await log.publish("node.online")
+    drafts = [log.draft("run.finished", node=name, data={"n": name}) for name in "abc"]
+    with log.subscribe() as subscription:
+        stored = await store.write(partial(log.insert, drafts=drafts), then=log.tell)
+        assert [await anext(subscription) for _ in drafts] == stored
+    assert [event.id - before.id for event in stored] == [1, 2, 3]
+    assert [event.node for event in stored] == ["a", "b", "c"]
+    assert await log.after(before.id, 10) == stored
+    assert await store.write(partial(log.insert, drafts=[])) == []
+
+
+async def test_a_unit_that_fails_takes_its_events_along(store: Store, log: EventLog) -> None:
+    async def unit(connection: AsyncConnection) -> None:
+        await log.insert(connection, [log.draft("task.created")])
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken"):
+        await store.write(unit)
+    assert await log.after(0, 10) == []
 
 
 async def test_subscribers_see_all_events_in_order_of_id(log: EventLog) -> None:

@@ -73,6 +73,9 @@ async def dial(tunnel: Tunnel, hub: str, config: AgentConfig, state: StateDir) -
         raise DialFailed(f"{hub} is not our hub: {error}") from error
     except ssl.SSLError as error:
         raise DialFailed(f"TLS with {hub} failed ({explain_ssl_error(error)}): {error}") from error
+    except FileNotFoundError as error:
+        fault = own_fault(config, state) or f"{error.filename} is missing"
+        raise DialFailed(fault, refused=True) from error
     except (OSError, TimeoutError, ValueError) as error:
         detail = str(error) or type(error).__name__
         raise DialFailed(f"can't reach {hub}: {detail}") from error

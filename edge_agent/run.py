@@ -11,7 +11,7 @@ import logging
 import random
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from importlib.metadata import version
 from itertools import cycle
@@ -170,9 +170,9 @@ class Agent:
         async with asyncio.TaskGroup() as duties:
             tasks = [
                 duties.create_task(self._close_on_stop(tunnel)),
-                duties.create_task(self._duty(self._report(tunnel))),
-                duties.create_task(self._duty(self._send_metrics(tunnel))),
-                duties.create_task(self._duty(keep_renewed(tunnel, self._state))),
+                duties.create_task(self._duty(lambda: self._report(tunnel))),
+                duties.create_task(self._duty(lambda: self._send_metrics(tunnel))),
+                duties.create_task(self._duty(lambda: keep_renewed(tunnel, self._state))),
             ]
             closed = await running
             for task in tasks:
@@ -183,16 +183,22 @@ class Agent:
         await self._stop.wait()
         await tunnel.close(GoAwayCode.NORMAL, "the agent is stopping")
 
-    async def _duty(self, work: Awaitable[None]) -> None:
-        """Let a duty fail without taking the tunnel with it."""
-        try:
-            await work
-        except TunnelClosed:
-            pass
-        except ProtocolError as error:
-            logger.warning("the hub refused: %s", error)
-        except Exception:
-            logger.exception("a duty of the tunnel failed")
+    async def _duty(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Begin a duty that failed again, later each time; the tunnel lives on meanwhile."""
+        backoff = Backoff(random.random)
+        while True:
+            begun = time.monotonic()
+            try:
+                await work()
+            except TunnelClosed:
+                return
+            except ProtocolError as error:
+                logger.warning("the hub refused: %s", error)
+            except Exception:
+                logger.exception("a duty of the tunnel failed")
+            else:
+                return
+            await asyncio.sleep(backoff.lost(time.monotonic() - begun))
 
     async def _report(self, tunnel: Tunnel) -> None:
         """Tell the hub what this node is, at once and when it changes."""

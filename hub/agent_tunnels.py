@@ -17,6 +17,7 @@ from typing import TypeAlias
 from certs.contexts import explain_ssl_error
 from certs.errors import CertificateRefused, RequestRefused
 from certs.identity import NodeIdentity
+from hub.buckets import Buckets
 from hub.core import Hub
 from hub.enrolment import NodeRefused
 from hub.errors import HubError
@@ -61,6 +62,7 @@ class AgentTunnels:
         self._tasks = tasks
         self._software = software
         self.budget = Budget(PROCESS_BUDGET)
+        self._dials = Buckets(per_s=0.2, burst=20)
         self._handlers: dict[type[Message], OpenHandler] = {
             Report: self._take_report,
             Metrics: self._take_metrics,
@@ -79,6 +81,8 @@ class AgentTunnels:
         except NodeRefused as refusal:
             self._note_refusal(request.address, refusal.reason, str(refusal), refusal.node_id)
             return Refusal(403, str(refusal))
+        if self._dials.take(identity.node_id, time.monotonic()):
+            return Refusal(503, "this node dials too often: wait")
         tunnel = self._make(identity)
         self._tasks.create_task(self._guarded(tunnel, identity, request.address))
         return tunnel

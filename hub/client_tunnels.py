@@ -63,7 +63,7 @@ class ClientTunnels:
             budget=self._budget,
             name=f"client {request.address}",
         )
-        self._tasks.create_task(self._live(tunnel, token.strip(), request.address, signed_in))
+        self._tasks.create_task(self._guarded(tunnel, token.strip(), request.address, signed_in))
         return tunnel
 
     async def close_all(self) -> None:
@@ -71,6 +71,16 @@ class ClientTunnels:
         async with asyncio.TaskGroup() as tasks:
             for tunnel in self._open:
                 tasks.create_task(tunnel.close(GoAwayCode.SHUTDOWN, "the hub is stopping"))
+
+    async def _guarded(
+        self, tunnel: Tunnel, token: str, address: str, signed_in: asyncio.Future[Subject]
+    ) -> None:
+        """Keep the failure of one tunnel from the others."""
+        try:
+            await self._live(tunnel, token, address, signed_in)
+        except Exception:
+            logger.exception("%s: the tunnel failed", tunnel.name)
+            await tunnel.close(GoAwayCode.INTERNAL, "internal error of the hub")
 
     async def _live(
         self, tunnel: Tunnel, token: str, address: str, signed_in: asyncio.Future[Subject]

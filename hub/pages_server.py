@@ -23,7 +23,10 @@ GRACEFUL_S = 4
 
 
 class _Connection(HttpToolsProtocol):
-    """Closes a connection whose request comes too slowly, or whose head has no end."""
+    """Cuts a connection whose request comes too slowly, or whose head has no end.
+
+    It is cut, not closed: a peer that stalls would stall the end of TLS too.
+    """
 
     _late: asyncio.TimerHandle | None = None
     _head_bytes = 0
@@ -47,7 +50,7 @@ class _Connection(HttpToolsProtocol):
         elif self.cycle is before:
             self._head_bytes += len(data)
             if self._head_bytes > HEAD_BYTES:
-                self.transport.close()
+                self.transport.abort()
             elif self._late is None:
                 self._expect(HEAD_S)
 
@@ -62,7 +65,7 @@ class _Connection(HttpToolsProtocol):
         if self.flow.read_paused:  # we are the slow ones
             self._expect(BODY_PAUSE_S)
         else:
-            self.transport.close()
+            self.transport.abort()
 
 
 def _is_over(cycle: RequestResponseCycle | None) -> bool:

@@ -199,7 +199,7 @@ def parse_hello(frame: Frame) -> Hello:
     """The body of a HELLO frame."""
     try:
         return _HELLO.decode(frame.payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError(f"malformed HELLO: {error}") from error
 
 
@@ -207,6 +207,6 @@ def parse_goaway(frame: Frame) -> tuple[GoAwayCode, GoAway]:
     """Code and body of a GOAWAY frame."""
     try:
         body = _GOAWAY.decode(frame.payload)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RemoteProtocolError(f"malformed GOAWAY: {error}") from error
     return GoAwayCode(body.code), body

@@ -81,6 +81,6 @@ class OpenDecoder:
             if self._decoder is None or kind not in self._kinds:
                 raise OpenRefused(ResetCode.UNKNOWN_KIND, f"unknown kind {kind[:64]!r}")
             opened: messages.Open = self._decoder.decode(payload)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise OpenRefused(ResetCode.PROTOCOL, f"malformed OPEN: {error}") from error
         return opened

@@ -65,7 +65,7 @@ class RecordReader(Generic[T]):
     def _decode(self, record: memoryview) -> T:
         try:
             return self._decoder.decode(record)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise RemoteProtocolError(f"malformed record: {error}") from error
 
     @property

@@ -24,6 +24,8 @@ from hub.events import Event, Subscription
 
 KEEP_ALIVE_S = 15.0
 LIFE_S = 3_600.0
+LAST_ID = 2**63 - 1
+"""The largest id that the database can hold."""
 MEDIA_TYPE = "text/event-stream"
 
 
@@ -38,7 +40,7 @@ class EventsController(Controller):
         self,
         hub: Hub,
         subject: Subject,
-        after: Annotated[int | None, Parameter(ge=0)] = None,
+        after: Annotated[int | None, Parameter(ge=0, le=LAST_ID)] = None,
         last_event_id: Annotated[str | None, HeaderParameter(name="Last-Event-ID")] = None,
     ) -> Stream:
         """Send events after an id, or from now on, as they happen."""

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 WRITE_HIGH = 256 * 1024  # bytes; `write` waits above
 WRITE_LOW = 64 * 1024  # bytes; and goes on below
+CRUMB = 1024  # bytes; a piece smaller than this is joined to a small one before it
 
 
 class Stream:
@@ -119,8 +120,12 @@ class Stream:
     # --- called by the tunnel ---
 
     def received(self, data: bytes) -> None:
-        """Bytes came in."""
-        self._unread.append(data)
+        """Bytes came in; crumbs are joined, so that what waits costs no more than its bytes."""
+        unread = self._unread
+        if len(data) < CRUMB and unread and len(unread[-1]) < CRUMB:
+            unread[-1] += data
+        else:
+            unread.append(data)
         self._wake_reader()
 
     def finished(self) -> None:

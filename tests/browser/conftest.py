@@ -62,7 +62,7 @@ def password(mesh: Mesh) -> str:
     return (mesh.state / "admin-password").read_text().strip()
 
 
-# Not for the whole session: playwright keeps a loop running, in which no other test could start one.
+# Not for the whole session: while playwright runs its loop, no other test could start one.
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     if not CHROMIUM.exists():

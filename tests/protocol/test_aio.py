@@ -370,3 +370,20 @@ async def test_a_handler_that_ignores_the_end_does_not_hold_the_tunnel(
         await accepted.open(TARGET)
         await serving.wait()
     assert "outlived its tunnel" in caplog.text
+
+
+async def test_crumbs_are_joined_while_they_wait() -> None:
+    reading = asyncio.Event()
+
+    async def late(_: messages.Open, stream: Stream) -> None:
+        await reading.wait()
+        await stream.write(b"%d" % len(await stream.read()))
+
+    async with memory_pair(late) as (_, accepted):
+        stream = await accepted.open(TARGET)
+        for _ in range(300):
+            await stream.write(b"xy")
+            await asyncio.sleep(0)
+        reading.set()
+        assert await stream.read() == b"600"
+        stream.close()

@@ -172,6 +172,13 @@ class TestStreams:  # SPEC §4.2, §4.3
         message = frames.data(9, Class.CALL, b"x")
         assert "never opened" in violation(pair.hub, message).reason
 
+    def test_nesting_without_end_is_malformed_not_fatal(self, pair: Pair) -> None:
+        deep = b"\x82\xa1k\xa7forward\xa1x" + b"\x91" * 50_000 + b"\xc0"
+        pair.agent.receive(frames.open_stream(2, Class.FORWARD, deep), pair.now)
+        chosen = pair.agent.next_frame()
+        assert chosen is not None
+        assert chosen[1].startswith(frames.reset(2, ResetCode.PROTOCOL))
+
 
 class TestBounds:  # SPEC §4.2, §5.4
     def test_streams_beyond_the_peers_limit_are_refused_here(

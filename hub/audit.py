@@ -9,11 +9,12 @@ refused ones too. An entry is committed when `record` returns.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.store import audit as queries
 from hub.store.engine import Store
@@ -65,19 +66,32 @@ class Audit:
         Raises:
             Unavailable: the store takes no more writes now; the act should not be done then.
         """
+        await self._store.write(
+            self.unit(subject_name, act, object, outcome=outcome, address=address, detail=detail)
+        )
+
+    def unit(
+        self,
+        subject_name: str,
+        act: str,
+        object: str = "",
+        *,
+        outcome: Literal["ok", "denied", "failed"] = "ok",
+        address: str = "",
+        detail: msgspec.Struct | dict[str, Any] | None = None,
+    ) -> Callable[[AsyncConnection], Awaitable[int]]:
+        """Return what appends the entry, to be awaited in the write of the act itself."""
         at = self._clock()
         document = msgspec.to_builtins(detail) if detail is not None else {}
-        await self._store.write(
-            lambda connection: queries.append_entry(
-                connection,
-                at,
-                subject_name[: _TEXT_LIMITS["subject"]],
-                address[: _TEXT_LIMITS["address"]],
-                act[: _TEXT_LIMITS["act"]],
-                object[: _TEXT_LIMITS["object"]],
-                outcome,
-                document,
-            )
+        return lambda connection: queries.append_entry(
+            connection,
+            at,
+            subject_name[: _TEXT_LIMITS["subject"]],
+            address[: _TEXT_LIMITS["address"]],
+            act[: _TEXT_LIMITS["act"]],
+            object[: _TEXT_LIMITS["object"]],
+            outcome,
+            document,
         )
 
     async def entries(

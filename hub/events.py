@@ -4,6 +4,8 @@ The rule it guards: an event is told only after it is stored, in the order of it
 subscriber misses none: one that is too slow to keep up reads on from the database.
 
     await events.publish("node.online", node_id=node.id, node=node.name)
+    drafts = [events.draft("task.created", data=data)]
+    await store.write(lambda connection: events.insert(connection, drafts), then=events.tell)
     with events.subscribe() as subscription:
         async for event in subscription: ...
 """
@@ -13,16 +15,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.errors import Unavailable
 from hub.store import events as queries
 from hub.store.engine import Store
+from hub.store.events import Draft
 
 QUEUE_LIMIT = 1_024
 """Events that wait for one subscriber; past this it reads them from the database."""
@@ -125,17 +129,37 @@ class EventLog:
         Raises:
             Unavailable: the store takes no more writes now.
         """
-        at = self._clock()
-        document: dict[str, Any] = msgspec.to_builtins(data) if data is not None else {}
-
-        def event(event_id: int) -> Event:
-            return Event(event_id, at, kind, node, document)
-
-        event_id = await self._store.write(
-            lambda connection: queries.insert_event(connection, at, kind, node_id, node, document),
-            then=lambda event_id: self._tell(event(event_id)),
+        draft = self.draft(kind, node_id=node_id, node=node, data=data)
+        [event] = await self._store.write(
+            lambda connection: self.insert(connection, [draft]), then=self.tell
         )
-        return event(event_id)
+        return event
+
+    def draft(
+        self,
+        kind: str,
+        *,
+        node_id: str | None = None,
+        node: str | None = None,
+        data: msgspec.Struct | dict[str, Any] | None = None,
+    ) -> Draft:
+        """Describe what happens now, to be stored in the unit of what it tells about."""
+        document = msgspec.to_builtins(data) if data is not None else {}
+        return Draft(self._clock(), kind, node_id, node, document)
+
+    async def insert(self, connection: AsyncConnection, drafts: Sequence[Draft]) -> list[Event]:
+        """Store events in somebody's unit of a write, whose `then` must `tell` them."""
+        ids = await queries.insert_events(connection, drafts)
+        return [
+            Event(event_id, draft.at, draft.kind, draft.node, draft.data)
+            for event_id, draft in zip(ids, drafts, strict=True)
+        ]
+
+    def tell(self, events: Iterable[Event]) -> None:
+        """Hand stored events to the subscribers; called by a write's `then`, in order of ids."""
+        for event in events:
+            for subscription in self._subscriptions:
+                subscription._offer(event)
 
     @contextmanager
     def subscribe(self, after: int | None = None) -> Iterator[Subscription]:
@@ -180,7 +204,3 @@ class EventLog:
         """End all subscriptions: the hub closes."""
         for subscription in self._subscriptions:
             subscription.close()
-
-    def _tell(self, event: Event) -> None:
-        for subscription in self._subscriptions:
-            subscription._offer(event)

@@ -9,6 +9,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.store.schema import audit
 
+_APPEND = insert(audit).returning(audit.c.id)
+
 
 async def append_entry(
     connection: AsyncConnection,
@@ -25,7 +27,7 @@ async def append_entry(
         "at": at, "subject": subject, "address": address, "act": act, "object": object_,
         "outcome": outcome, "detail": detail,
     }  # fmt: skip
-    result = await connection.execute(insert(audit).values(row).returning(audit.c.id))
+    result = await connection.execute(_APPEND, row)
     new_id: int = result.scalar_one()
     return new_id
 

@@ -3,8 +3,11 @@
 aiosqlite crosses to its thread and back four times for one statement, which costs more than SQLite
 itself (measured: 1.0 ms against 0.02 ms for an insert). A `DriverConnection` has aiosqlite's shape,
 as its dialect uses it, and two ways to run: a reader crosses once a statement, rows included; the
-writer runs statements where it stands and crosses only where SQLite may wait: BEGIN IMMEDIATE for
-the lock, COMMIT for the disk. Used by `engine.py` as `async_creator`.
+writer runs statements where it stands, BEGIN and COMMIT too, and crosses only where SQLite waits:
+for a lock that somebody else holds, and for the disk during a checkpoint (`checkpoint.py`). Any
+other COMMIT only writes to the log, into the page cache. Where even that blocks (a network file
+system, one mounted with `sync`, a disk far behind its writes) the event loop waits with it: keep
+the database on a local disk. Used by `engine.py` as `async_creator`.
 """
 
 from __future__ import annotations
@@ -15,6 +18,8 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
+
+from hub.store.checkpoint import Checkpoints
 
 T = TypeVar("T")
 BUSY_TIMEOUT_MS = 5_000
@@ -37,12 +42,22 @@ def connect(path: Path, *, read_only: bool) -> sqlite3.Connection:
 
 
 class DriverConnection:
-    """One SQLite connection and the thread that it may cross to."""
+    """One SQLite connection and the thread that it may cross to; the writer's has checkpoints."""
 
-    def __init__(self, connection: sqlite3.Connection, thread: ThreadPoolExecutor, inline: bool):
+    def __init__(
+        self,
+        connection: sqlite3.Connection,
+        thread: ThreadPoolExecutor,
+        checkpoints: Checkpoints | None,
+    ) -> None:
         self._connection = connection
         self._thread = thread
-        self.inline = inline
+        self._checkpoints = checkpoints
+
+    @property
+    def inline(self) -> bool:
+        """Whether statements run where they are awaited."""
+        return self._checkpoints is not None
 
     @classmethod
     async def open(cls, path: Path, *, read_only: bool) -> DriverConnection:
@@ -51,7 +66,11 @@ class DriverConnection:
         connection = await asyncio.get_running_loop().run_in_executor(
             thread, lambda: connect(path, read_only=read_only)
         )
-        return cls(connection, thread, inline=not read_only)
+        if read_only:
+            return cls(connection, thread, None)
+        connection.execute("PRAGMA busy_timeout = 0")
+        connection.execute("PRAGMA wal_autocheckpoint = 0")
+        return cls(connection, thread, Checkpoints(path))
 
     @property
     def isolation_level(self) -> str | None:
@@ -72,13 +91,40 @@ class DriverConnection:
         return DriverCursor(self, self._connection.cursor())
 
     async def commit(self) -> None:
-        """Commit, and checkpoint when SQLite finds it is time."""
-        await self.cross(self._connection.commit)
+        """Commit, and start a checkpoint when it is time."""
+        if self._checkpoints is None or self._checkpoints.may_sync():
+            await self.cross(self._connection.commit)
+        else:
+            self._connection.commit()
+        if self._checkpoints is not None:
+            self._checkpoints.committed()
+
+    async def begin(self, statement: str) -> None:
+        """Take the lock to write: at once when it is free, else wait for it on the thread.
+
+        Raises:
+            sqlite3.OperationalError: somebody else held it for 5 s.
+        """
+        if self._checkpoints is not None:
+            await self._checkpoints.room()
+        try:
+            self._connection.execute(statement)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY:
+                raise
+            await self.cross(lambda: self._begin_patiently(statement))
+
+    def _begin_patiently(self, statement: str) -> None:
+        self._connection.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
+        try:
+            self._connection.execute(statement)
+        finally:
+            self._connection.execute("PRAGMA busy_timeout = 0")
 
     async def rollback(self) -> None:
-        """Roll back, where a transaction is open."""
+        """Roll back, where a transaction is open; it is only forgotten, nothing is written."""
         if self._connection.in_transaction:
-            await self.cross(self._connection.rollback)
+            self._connection.rollback()
 
     async def create_function(self, *args: Any, **options: Any) -> None:
         """Register a function of SQL."""
@@ -88,6 +134,8 @@ class DriverConnection:
         """Break off the statement that runs, if any; close, and end the thread."""
         self._connection.interrupt()
         try:
+            if self._checkpoints is not None:
+                await self._checkpoints.close()
             await self.cross(self._connection.close)
         finally:
             self._thread.shutdown(wait=False)
@@ -95,6 +143,8 @@ class DriverConnection:
     def stop(self) -> None:
         """Break off the statement that runs and end the thread; for a connection given up."""
         self._connection.interrupt()
+        if self._checkpoints is not None:
+            self._checkpoints.stop()
         self._thread.submit(self._connection.close)
         self._thread.shutdown(wait=False)
 
@@ -133,9 +183,12 @@ class DriverCursor:
             self._cursor.execute(statement, parameters)
             return self._cursor.fetchall() if self._cursor.description else []
 
-        waits_for_lock = statement.startswith("BEGIN")
-        inline = self._owner.inline and not waits_for_lock
-        self._rows = run() if inline else await self._owner.cross(run)
+        if not self._owner.inline:
+            self._rows = await self._owner.cross(run)
+        elif statement.startswith("BEGIN"):
+            await self._owner.begin(statement)
+        else:
+            self._rows = run()
 
     async def executemany(self, statement: str, parameters: Sequence[Sequence[Any]]) -> None:
         """Execute one statement for many rows."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import ColumnElement, delete, func, insert, select
@@ -9,21 +11,46 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.store.schema import events
 
+_INSERT = insert(events)
+_INSERT_ONE = _INSERT.returning(events.c.id)
+_LAST_ID = select(func.last_insert_rowid())
 
-async def insert_event(
-    connection: AsyncConnection,
-    at: float,
-    kind: str,
-    node_id: str | None,
-    node: str | None,
-    data: Any,
-) -> int:
-    """Store an event with the node's name as it is now; return its id."""
-    document = {"node": node, "data": data}
-    row = {"at": at, "kind": kind, "node_id": node_id, "data": document}
-    result = await connection.execute(insert(events).values(row).returning(events.c.id))
-    new_id: int = result.scalar_one()
-    return new_id
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """An event before it has an id; `data` is a JSON document."""
+
+    at: float
+    """Seconds since the epoch."""
+    kind: str
+    node_id: str | None
+    node: str | None
+    """The node's name as it is now."""
+    data: dict[str, Any]
+
+
+async def insert_events(connection: AsyncConnection, drafts: Sequence[Draft]) -> range:
+    """Store events in their order; return their ids.
+
+    The ids of many follow each other: SQLite takes the largest plus one, and nobody else writes.
+    """
+    rows = [
+        {
+            "at": draft.at,
+            "kind": draft.kind,
+            "node_id": draft.node_id,
+            "data": {"node": draft.node, "data": draft.data},
+        }
+        for draft in drafts
+    ]
+    if not rows:
+        return range(0)
+    if len(rows) == 1:
+        last: int = (await connection.execute(_INSERT_ONE, rows[0])).scalar_one()
+    else:
+        await connection.execute(_INSERT, rows)
+        last = (await connection.execute(_LAST_ID)).scalar_one()
+    return range(last - len(rows) + 1, last + 1)
 
 
 async def newest_id(connection: AsyncConnection) -> int:

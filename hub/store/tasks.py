@@ -86,10 +86,17 @@ _RUN = (
 )  # fmt: skip
 _OUTPUT = (runs.c.stdout_head, runs.c.stdout_tail, runs.c.stderr_head, runs.c.stderr_tail)
 
+_INSERT_TASK = insert(tasks)
+_INSERT_RUNS = insert(runs)
 _FINISH = (
     update(runs)
     .where(runs.c.id == bindparam("run"))
     .values({column: bindparam(f"new_{column.name}") for column in (*_RUN[3:], *_OUTPUT)})
+)
+_END = (
+    update(tasks)
+    .where(tasks.c.id == bindparam("task"))
+    .values(state=bindparam("new_state"), finished_at=bindparam("new_finished_at"))
 )
 _NOTE = (
     update(runs)
@@ -103,18 +110,19 @@ async def insert_task(
 ) -> None:
     """Store a task with one queued run per node."""
     await connection.execute(
-        insert(tasks).values(
-            id=task.id,
-            subject=task.subject,
-            target=task.target,
-            spec=dict(task.spec),
-            stdin=stdin,
-            state=task.state,
-            created_at=task.created_at,
-        )
+        _INSERT_TASK,
+        {
+            "id": task.id,
+            "subject": task.subject,
+            "target": task.target,
+            "spec": dict(task.spec),
+            "stdin": stdin,
+            "state": task.state,
+            "created_at": task.created_at,
+        },
     )
     await connection.execute(
-        insert(runs),
+        _INSERT_RUNS,
         [
             {
                 "id": run.id,
@@ -139,9 +147,7 @@ async def finish_runs(connection: AsyncConnection, results: Sequence[RunResult])
 async def end_task(connection: AsyncConnection, end: TaskEnd) -> None:
     """Store how a task ended."""
     await connection.execute(
-        update(tasks)
-        .where(tasks.c.id == end.id)
-        .values(state=end.state, finished_at=end.finished_at)
+        _END, {"task": end.id, "new_state": end.state, "new_finished_at": end.finished_at}
     )
 
 

@@ -2,19 +2,24 @@
 
 The rule it guards: `record` returns only when the results are committed, so an `Acknowledge` sent
 after it is true. That a run was sent or started is needed only to be honest after a crash, and is
-written a second late: most runs have ended by then, and their result says more.
+written a second late: most runs have ended by then, and their result says more. The events that
+tell of results are stored with them, and told when `settled` has moved what the hub shows.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from hub.errors import Unavailable
+from hub.events import Event, EventLog
 from hub.store import tasks as queries
 from hub.store.engine import Store
+from hub.store.events import Draft
 from hub.store.tasks import RunResult, RunRow
 from hub.tasks.state import LiveRun
 
@@ -28,26 +33,45 @@ ATTEMPTS = 2_900
 """A store that refuses for a day is broken; nodes keep their results until the next start."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Group:
+    """Results that one caller waits for."""
+
+    results: Sequence[RunResult]
+    drafts: Sequence[Draft]
+    settled: Callable[[], None]
+    done: asyncio.Future[None]
+
+
 @dataclass(slots=True)
 class Recorder:
     """The one writer of run states; `run` lives as long as the tasks do."""
 
     store: Store
+    events: EventLog
     note_delay_s: float = NOTE_DELAY_S
-    _results: list[tuple[Sequence[RunResult], asyncio.Future[None]]] = field(default_factory=list)
+    _waiting: list[_Group] = field(default_factory=list)
     _notes: dict[str, LiveRun] = field(default_factory=dict)
     _notes_due: bool = False
     _timer: asyncio.TimerHandle | None = None
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def record(self, results: Sequence[RunResult]) -> None:
-        """Commit results.
+    async def record(
+        self, results: Sequence[RunResult], drafts: Sequence[Draft], settled: Callable[[], None]
+    ) -> None:
+        """Commit results and their events.
+
+        Args:
+            results: may be none.
+            drafts: what is told of them.
+            settled: called after the commit and before the events are told, also when the caller
+                has been cancelled meanwhile; it must neither block nor raise.
 
         Raises:
             Unavailable: the store did not take them for a day.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._results.append((results, done))
+        self._waiting.append(_Group(results, drafts, settled, done))
         for result in results:
             self._notes.pop(result.run.id, None)
         self._wake.set()
@@ -76,31 +100,40 @@ class Recorder:
                 self._timer.cancel()
 
     async def _write(self) -> None:
-        waiting, self._results = self._results, []
-        results = [result for group, _ in waiting for result in group]
+        waiting, self._waiting = self._waiting, []
         notes: list[LiveRun] = []
         if self._notes_due:
             notes, self._notes, self._notes_due = list(self._notes.values()), {}, False
 
-        failure = await self._commit(results, [run.row() for run in notes if not run.is_final])
-        for _, done in waiting:
-            if done.done():
+        failure = await self._commit(waiting, [run.row() for run in notes if not run.is_final])
+        for group in waiting:
+            if group.done.done():
                 continue
             if failure is None:
-                done.set_result(None)
+                group.done.set_result(None)
             else:
-                done.set_exception(failure)
+                group.done.set_exception(failure)
 
     async def _commit(
-        self, results: Sequence[RunResult], notes: Sequence[RunRow]
+        self, groups: Sequence[_Group], notes: Sequence[RunRow]
     ) -> Unavailable | None:
+        results = [result for group in groups for result in group.results]
+        drafts = [draft for group in groups for draft in group.drafts]
+
+        async def unit(connection: AsyncConnection) -> list[Event]:
+            await queries.record_runs(connection, results, notes)
+            return await self.events.insert(connection, drafts)
+
+        def committed(events: list[Event]) -> None:
+            for group in groups:
+                group.settled()
+            self.events.tell(events)
+
         if not results and not notes:
             return None
         for attempt in range(ATTEMPTS if results else 1):
             try:
-                await self.store.write(
-                    lambda connection: queries.record_runs(connection, results, notes)
-                )
+                await self.store.write(unit, then=committed)
             except Exception as error:
                 # Its text would repeat every value of the statement.
                 kind = type(error).__name__

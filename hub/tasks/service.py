@@ -11,24 +11,26 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncGenerator, Coroutine, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.audit import Audit
 from hub.authz import Subject, Verb, authorize
 from hub.errors import BadRequest, Conflict, Forbidden, NotFound, NothingMatches, Unavailable
-from hub.events import EventLog
+from hub.events import Event, EventLog
 from hub.ids import sortable_id
 from hub.nodes import Nodes
 from hub.nodeview import NodeView, Status
 from hub.registry import Registry
 from hub.store import tasks as queries
 from hub.store.engine import Store
-from hub.store.tasks import TaskEnd, TaskRow
+from hub.store.events import Draft
+from hub.store.tasks import RunResult, TaskEnd, TaskRow
 from hub.tasks import show, views
 from hub.tasks.drive import LOST_AFTER_S, Driver
 from hub.tasks.follow import follow
@@ -61,7 +63,7 @@ class Tasks:
         self._nodes = nodes
         self._events = events
         self._audit = audit
-        self._recorder = Recorder(store)
+        self._recorder = Recorder(store, events)
         self._driver = Driver(registry, self._recorder, lost_after_s)
         self._live: dict[str, LiveTask] = {}
         self._unforgotten: dict[str, list[str]] = {}
@@ -118,7 +120,6 @@ class Tasks:
         )
         task.queue.extend(runs)
         await self._store_new(subject, task)
-        self._start(task)
         return views.live_view(task)
 
     async def cancel(self, subject: Subject, task_id: str) -> views.Task:
@@ -143,7 +144,7 @@ class Tasks:
         queued = _drain(task)
         await self._store.write(lambda connection: queries.mark_cancelled(connection, task_id))
         ending = Ending(RunState.CANCELLED, f"cancelled by {subject.name}")
-        await self._publish(task, await self._conclude(task, [(run, ending) for run in queued]))
+        await self._conclude(task, [(run, ending) for run in queued])
         for run in list(task.runs.values()):
             await self._driver.cancel(run)
         await self._audit.record(subject.name, "task.cancel", task_id, address=subject.address)
@@ -213,7 +214,10 @@ class Tasks:
             raise
 
     async def _store_new(self, subject: Subject, task: LiveTask) -> None:
-        """Store a task and its entry in the audit in one commit."""
+        """Store a task, its entry in the audit and its event in one unit, then start it.
+
+        It starts even when the client is gone meanwhile, and before anybody hears of it.
+        """
         row, runs = _task_row(task), [run.row() for run in task.runs.values()]
         detail = {
             "target": task.spec.target,
@@ -221,20 +225,22 @@ class Tasks:
             "user": task.spec.user,
             "nodes": len(runs),
         }
-        try:
-            async with asyncio.TaskGroup() as group:
-                group.create_task(
-                    self._store.write(
-                        lambda connection: queries.insert_task(connection, row, task.stdin, runs)
-                    )
-                )
-                group.create_task(
-                    self._audit.record(
-                        subject.name, "task.create", task.id, address=subject.address, detail=detail
-                    )
-                )
-        except ExceptionGroup as errors:
-            raise errors.exceptions[0] from errors
+        append_entry = self._audit.unit(
+            subject.name, "task.create", task.id, address=subject.address, detail=detail
+        )
+        told = {"task": task.id, "target": task.spec.target, "subject": task.subject}
+        draft = self._events.draft("task.created", data=told)
+
+        async def unit(connection: AsyncConnection) -> list[Event]:
+            await queries.insert_task(connection, row, task.stdin, runs)
+            await append_entry(connection)
+            return await self._events.insert(connection, [draft])
+
+        def stored(events: list[Event]) -> None:
+            self._start(task)
+            self._events.tell(events)
+
+        await self._store.write(unit, then=stored)
 
     def _check_room(self, more: int) -> None:
         if self._group is None:
@@ -244,8 +250,6 @@ class Tasks:
 
     def _start(self, task: LiveTask) -> None:
         self._live[task.id] = task
-        if not task.resumed:
-            self._spawn(self._publish_created(task))
         for _ in range(min(task.spec.parallel, len(task.queue))):
             self._spawn(self._work(task))
 
@@ -265,15 +269,14 @@ class Tasks:
                 logger.exception("run %s on %s failed in the hub", run.id, run.node_name)
                 ending = Ending(RunState.LOST, "the hub failed; its log says why")
             try:
-                ended = await self._conclude(task, [(run, ending)])
+                await self._conclude(task, [(run, ending)])
             except Unavailable:
                 logger.exception("the result of run %s is not stored; its node keeps it", run.id)
                 return
             await self._driver.acknowledge(run)
-            await self._publish(task, ended)
 
-    async def _conclude(self, task: LiveTask, ended: list[tuple[LiveRun, Ending]]) -> list[LiveRun]:
-        """Store endings, then show them; past `max_errors` what is queued ends with them."""
+    async def _conclude(self, task: LiveTask, ended: list[tuple[LiveRun, Ending]]) -> None:
+        """Store endings, then show and tell; past `max_errors` what is queued ends with them."""
         now = time.time()
         results = [task.settle(run, ending, now) for run, ending in ended]
         if task.too_many_errors:
@@ -282,8 +285,14 @@ class Tasks:
             results += [task.settle(run, ending, now) for run, ending in skipped]
             ended = ended + skipped
         if not results:
-            return []
-        await self._recorder.record(results)
+            return
+        drafts = self._drafts(task, results)
+        await self._recorder.record(results, drafts, lambda: self._show(task, ended, results))
+
+    def _show(
+        self, task: LiveTask, ended: list[tuple[LiveRun, Ending]], results: list[RunResult]
+    ) -> None:
+        """Let everybody see endings that are stored; the last one ends the task."""
         for (run, ending), result in zip(ended, results, strict=True):
             run.ending = replace(
                 ending,
@@ -298,31 +307,24 @@ class Tasks:
             task.finished_at = end.finished_at
             task.feed.close()
             del self._live[task.id]
-        return [run for run, _ in ended]
 
-    async def _publish_created(self, task: LiveTask) -> None:
-        data = {"task": task.id, "target": task.spec.target, "subject": task.subject}
-        await self._tell("task.created", data)
-
-    async def _publish(self, task: LiveTask, runs: Iterable[LiveRun]) -> None:
-        for run in runs:
-            ended = {"task": task.id, "run": run.id, "state": run.state.value}
-            await self._tell("run.finished", ended, run)
-            task.told += 1
-        if task.end is not None and task.told == len(task.runs):
-            task.told = 0
-            end, counts = task.end.state, task.counts()
-            await self._tell("task.finished", {"task": task.id, "state": end, "counts": counts})
-
-    async def _tell(self, kind: str, data: dict[str, Any], run: LiveRun | None = None) -> None:
-        """Publish an event; the task goes on when the store takes none."""
-        try:
-            if run is None:
-                await self._events.publish(kind, data=data)
-            else:
-                await self._events.publish(kind, node_id=run.node_id, node=run.node_name, data=data)
-        except Unavailable as error:
-            logger.warning("the event %s is not stored: %s", kind, error)
+    def _drafts(self, task: LiveTask, results: list[RunResult]) -> list[Draft]:
+        """Describe endings, and the task's own behind the last: results are stored in order."""
+        drafts = [
+            self._events.draft(
+                "run.finished",
+                node_id=result.run.node_id,
+                node=result.run.node_name,
+                data={"task": task.id, "run": result.run.id, "state": result.run.state},
+            )
+            for result in results
+        ]
+        end = results[-1].task
+        if end is not None:
+            counts = {state.value: number for state, number in task.settled.items()}
+            data = {"task": task.id, "state": end.state, "counts": counts}
+            drafts.append(self._events.draft("task.finished", data=data))
+        return drafts
 
     async def _load(self, task_id: str) -> LiveTask:
         """Make an ended task followable."""

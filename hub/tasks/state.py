@@ -138,8 +138,6 @@ class LiveTask:
     finished_at: float | None = None
     end: TaskEnd | None = None
     """Set when the last result goes to the store."""
-    told: int = 0
-    """Runs whose end was published; the task's own follows the last."""
     feed: Feed = field(default_factory=Feed)
     queue: deque[LiveRun] = field(default_factory=deque)
     """Runs that no worker took yet."""

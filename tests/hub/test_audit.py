@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import pytest
+from sqlalchemy.ext.asyncio import AsyncConnection
+
 from hub.audit import Audit
 from hub.store.engine import Store
 
@@ -25,6 +30,24 @@ async def test_entries_are_filtered_by_subject_and_act(store: Store) -> None:
     assert (await audit.entries(10, subject="ann")).total == 2
     page = await audit.entries(10, subject="ann", act="a")
     assert [(entry.subject, entry.act) for entry in page.entries] == [("ann", "a")]
+
+
+async def test_an_entry_is_written_with_the_act_or_not_at_all(store: Store) -> None:
+    audit = Audit(store, lambda: 12.5)
+    append_entry = audit.unit("ann", "task.create", "t1", detail={"nodes": 1})
+
+    async def act(connection: AsyncConnection, fails: bool) -> None:
+        await append_entry(connection)
+        if fails:
+            raise ValueError("the act failed")
+
+    with pytest.raises(ValueError, match="the act failed"):
+        await store.write(partial(act, fails=True))
+    assert (await audit.entries(1)).total == 0
+    await store.write(partial(act, fails=False))
+    assert [(entry.at, entry.act) for entry in (await audit.entries(9)).entries] == [
+        (12.5, "task.create")
+    ]
 
 
 async def test_a_name_too_long_is_cut_and_still_recorded(store: Store) -> None:

@@ -296,6 +296,20 @@ async def test_a_file_that_is_no_database_is_refused_and_left(tmp_path: Path) ->
     assert path.read_bytes() == b"not a database" * 100
 
 
+async def test_a_write_waits_for_another_process_and_the_loop_goes_on(tmp_path: Path) -> None:
+    path = tmp_path / "hub.db"
+    async with Store.open(url_of(path)) as store, asyncio.TaskGroup() as group:
+        other = sqlite3.connect(path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        writing = group.create_task(store.write(partial(put, key="a")))
+        for _ in range(5):
+            assert await count(store) == 0
+        assert not writing.done()
+        other.execute("COMMIT")
+        other.close()
+        assert await writing == "a"
+
+
 WRITING = """
 import asyncio, sys
 from sqlalchemy import insert

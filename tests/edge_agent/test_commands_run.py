@@ -215,10 +215,11 @@ async def test_a_second_exec_replays_from_the_offsets_and_starts_nothing(
 
 
 async def test_two_streams_see_one_run(exec_hub: HubEnd, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "go")
+    for name in ("go", "end"):
+        os.mkfifo(tmp_path / name)
     async with exec_hub() as hub:
-        one = await open_exec(hub, sh(f"echo up; cat {tmp_path}/go"))
-        two = await open_exec(hub, sh(f"echo up; cat {tmp_path}/go"))
+        one = await open_exec(hub, sh(f"echo up; cat {tmp_path}/end"))
+        two = await open_exec(hub, sh(f"echo up; cat {tmp_path}/end"))
         await next_output(one)
         await next_output(two)
         await asyncio.to_thread((tmp_path / "go").write_text, "x")
@@ -245,7 +246,7 @@ async def test_only_so_many_run_at_once_and_the_rest_waits(
 ) -> None:
     os.mkfifo(tmp_path / "go")
     async with exec_hub(Limits(at_once=1, waiting=1)) as hub:
-        first = await open_exec(hub, sh(f"echo up; cat {tmp_path}/go", run="a"))
+        first = await open_exec(hub, sh(f"echo up; cat {tmp_path}/end", run="a"))
         await next_output(first)
         second = await open_exec(hub, sh("echo second", run="b"))
         third = await open_exec(hub, sh("echo third", run="c"))
@@ -318,14 +319,15 @@ async def test_a_name_that_leads_out_of_the_journal_is_refused(exec_hub: HubEnd)
 
 
 async def test_a_truncated_file_keeps_the_offsets_growing(exec_hub: HubEnd, tmp_path: Path) -> None:
-    os.mkfifo(tmp_path / "go")
-    script = f"echo first; read x <{tmp_path}/go; echo 2 > /dev/stdout; read x <{tmp_path}/go"
+    for name in ("go", "end"):  # one each: a late writer's close must not end the next read
+        os.mkfifo(tmp_path / name)
+    script = f"echo first; read x <{tmp_path}/go; echo 2 > /dev/stdout; read x <{tmp_path}/end"
     async with exec_hub() as hub:
         channel = await open_exec(hub, sh(script))
         first = await next_output(channel)
         await asyncio.to_thread((tmp_path / "go").write_text, "\n")
         second = await next_output(channel)
-        await asyncio.to_thread((tmp_path / "go").write_text, "\n")
+        await asyncio.to_thread((tmp_path / "end").write_text, "\n")
         outcome = exited(await records_until_end(channel))
     assert (first.data, second.offset, second.data) == (b"first\n", 6, b"2\n")
     assert outcome == Exited(exit_code=0, stdout_bytes=8)
@@ -355,10 +357,10 @@ async def test_without_inotify_output_is_still_live(
     monkeypatch.setattr("ctypes.CDLL", lambda name, use_errno: no_inotify)
     os.mkfifo(tmp_path / "go")
     async with exec_hub() as hub:
-        channel = await open_exec(hub, sh(f"read x <{tmp_path}/go; echo one; cat {tmp_path}/go"))
+        channel = await open_exec(hub, sh(f"read x <{tmp_path}/go; echo one; cat {tmp_path}/end"))
         assert isinstance(await channel.receive(), Started)
         await asyncio.to_thread((tmp_path / "go").write_text, "\n")
         assert (await next_output(channel)).data == b"one\n"
-        await asyncio.to_thread((tmp_path / "go").write_text, "two\n")
+        await asyncio.to_thread((tmp_path / "end").write_text, "two\n")
         records = await records_until_end(channel)
     assert exited(records) == Exited(exit_code=0, stdout_bytes=8)

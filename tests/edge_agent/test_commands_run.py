@@ -215,11 +215,10 @@ async def test_a_second_exec_replays_from_the_offsets_and_starts_nothing(
 
 
 async def test_two_streams_see_one_run(exec_hub: HubEnd, tmp_path: Path) -> None:
-    for name in ("go", "end"):
-        os.mkfifo(tmp_path / name)
+    os.mkfifo(tmp_path / "go")
     async with exec_hub() as hub:
-        one = await open_exec(hub, sh(f"echo up; cat {tmp_path}/end"))
-        two = await open_exec(hub, sh(f"echo up; cat {tmp_path}/end"))
+        one = await open_exec(hub, sh(f"echo up; cat {tmp_path}/go"))
+        two = await open_exec(hub, sh(f"echo up; cat {tmp_path}/go"))
         await next_output(one)
         await next_output(two)
         await asyncio.to_thread((tmp_path / "go").write_text, "x")
@@ -246,7 +245,7 @@ async def test_only_so_many_run_at_once_and_the_rest_waits(
 ) -> None:
     os.mkfifo(tmp_path / "go")
     async with exec_hub(Limits(at_once=1, waiting=1)) as hub:
-        first = await open_exec(hub, sh(f"echo up; cat {tmp_path}/end", run="a"))
+        first = await open_exec(hub, sh(f"echo up; cat {tmp_path}/go", run="a"))
         await next_output(first)
         second = await open_exec(hub, sh("echo second", run="b"))
         third = await open_exec(hub, sh("echo third", run="c"))
@@ -355,7 +354,8 @@ async def test_without_inotify_output_is_still_live(
 ) -> None:
     no_inotify = SimpleNamespace(inotify_init1=lambda flags: -1)
     monkeypatch.setattr("ctypes.CDLL", lambda name, use_errno: no_inotify)
-    os.mkfifo(tmp_path / "go")
+    for name in ("go", "end"):
+        os.mkfifo(tmp_path / name)
     async with exec_hub() as hub:
         channel = await open_exec(hub, sh(f"read x <{tmp_path}/go; echo one; cat {tmp_path}/end"))
         assert isinstance(await channel.receive(), Started)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.store import audit as queries
+from hub.store.connection import Connection
 from hub.store.engine import Store
 
 _TEXT_LIMITS = {"subject": 64, "address": 64, "act": 64, "object": 256}
@@ -79,7 +79,7 @@ class Audit:
         outcome: Literal["ok", "denied", "failed"] = "ok",
         address: str = "",
         detail: msgspec.Struct | dict[str, Any] | None = None,
-    ) -> Callable[[AsyncConnection], Awaitable[int]]:
+    ) -> Callable[[Connection], Awaitable[int]]:
         """Return what appends the entry, to be awaited in the write of the act itself."""
         at = self._clock()
         document = msgspec.to_builtins(detail) if detail is not None else {}

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from certs.authority import Authority
 from certs.errors import RequestRefused
@@ -36,6 +35,7 @@ from hub.events import EventLog
 from hub.join_tokens import hash_of, take_use
 from hub.node_names import check_name, name_from_hostname
 from hub.store import enrolment as rows
+from hub.store.connection import Connection
 from hub.store.engine import Store
 from protocol.messages import Facts
 
@@ -142,7 +142,7 @@ class Enrolment:
         except RequestRefused as error:
             raise BadRequest(str(error)) from error
 
-        async def admit(connection: AsyncConnection) -> tuple[str, rows.TokenRow]:
+        async def admit(connection: Connection) -> tuple[str, rows.TokenRow]:
             token = await take_use(connection, secret_hash, now)
             node = rows.NewNode(node_id, token.labels, msgspec.to_builtins(facts), now, address)
             given = await rows.insert_node(connection, node, wanted)
@@ -178,7 +178,7 @@ class Enrolment:
         if issued.identity.key_hash != identity.key_hash:
             raise RequestRefused("it is for another key; a new key needs a new join")
 
-        async def store(connection: AsyncConnection) -> str | None:
+        async def store(connection: Connection) -> str | None:
             state = await rows.node_state(connection, identity.node_id)
             if state != "active":
                 return state or Refusal.UNKNOWN_NODE
@@ -225,7 +225,7 @@ class Enrolment:
             Conflict: it isn't quarantined.
         """
 
-        async def store(connection: AsyncConnection) -> str | None:
+        async def store(connection: Connection) -> str | None:
             if await rows.node_state(connection, node_id) not in ("quarantined", None):
                 raise Conflict("only a quarantined node can be released")
             return await rows.set_node_state(connection, node_id, "active", "")
@@ -266,7 +266,7 @@ class Enrolment:
             return  # nothing may soften a revocation
         standing.state = state
 
-        async def store(connection: AsyncConnection) -> str | None:
+        async def store(connection: Connection) -> str | None:
             if state == "revoked":
                 await rows.revoke_certificates(connection, node_id, reason, now)
             return await rows.set_node_state(connection, node_id, state, reason)

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.errors import Unavailable
 from hub.store import events as queries
+from hub.store.connection import Connection
 from hub.store.engine import Store
 from hub.store.events import Draft
 
@@ -147,7 +147,7 @@ class EventLog:
         document = msgspec.to_builtins(data) if data is not None else {}
         return Draft(self._clock(), kind, node_id, node, document)
 
-    async def insert(self, connection: AsyncConnection, drafts: Sequence[Draft]) -> list[Event]:
+    async def insert(self, connection: Connection, drafts: Sequence[Draft]) -> list[Event]:
         """Store events in somebody's unit of a write, whose `then` must `tell` them."""
         ids = await queries.insert_events(connection, drafts)
         return [

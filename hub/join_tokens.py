@@ -11,8 +11,6 @@ import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from certs.authority import Authority
 from certs.errors import TokenMalformed
 from certs.tokens import JoinToken, encode_token, hash_secret, make_secret, secret_from_text
@@ -28,6 +26,7 @@ from hub.errors import (
 )
 from hub.node_labels import check_labels
 from hub.store import enrolment as rows
+from hub.store.connection import Connection
 from hub.store.engine import Store
 
 TOKEN_TTL_S = 3600.0
@@ -89,7 +88,7 @@ class JoinTokens:
             expires_at=now + ttl_s,
         )
 
-        async def store(connection: AsyncConnection) -> None:
+        async def store(connection: Connection) -> None:
             await rows.delete_tokens_expired_before(connection, now - KEPT_AFTER_EXPIRY_S)
             if await rows.count_tokens(connection) >= TOKENS_LIMIT:
                 raise Conflict(f"there are {TOKENS_LIMIT} join tokens; delete some first")
@@ -138,7 +137,7 @@ def hash_of(secret: str) -> str:
         raise TokenUnknown from error
 
 
-async def take_use(connection: AsyncConnection, secret_hash: str, now: float) -> rows.TokenRow:
+async def take_use(connection: Connection, secret_hash: str, now: float) -> rows.TokenRow:
     """Take one use of a token.
 
     Raises:

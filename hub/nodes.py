@@ -21,7 +21,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.audit import Audit
 from hub.authz import Subject
@@ -35,6 +34,7 @@ from hub.node_rows import GroupView, group_of, moved, view_of
 from hub.nodeview import NodeView
 from hub.store import groups as group_rows
 from hub.store import nodes as rows
+from hub.store.connection import Connection
 from hub.store.engine import Store
 from hub.store.groups import GroupRow
 from hub.targets import evaluate, parse
@@ -83,7 +83,7 @@ class Nodes:
         """Read all nodes and groups; whoever was connected at a crash is offline since then."""
 
         async def unit(
-            connection: AsyncConnection,
+            connection: Connection,
         ) -> tuple[list[rows.NodeRow], list[GroupRow]]:
             await rows.end_presence(connection)
             await rows.note_alive(connection, self.clock())
@@ -258,11 +258,11 @@ class Nodes:
         name: str,
         ref: str,
         act: str,
-        query: Callable[[AsyncConnection, str, str], Awaitable[None]],
+        query: Callable[[Connection, str, str], Awaitable[None]],
     ) -> GroupView:
         view = self.get(ref)
 
-        async def unit(connection: AsyncConnection) -> rows.NodeRow | None:
+        async def unit(connection: Connection) -> rows.NodeRow | None:
             await query(connection, name, view.id)
             return await rows.node_by_id(connection, view.id)
 

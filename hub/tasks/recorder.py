@@ -13,11 +13,10 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from sqlalchemy.ext.asyncio import AsyncConnection
-
 from hub.errors import Unavailable
 from hub.events import Event, EventLog
 from hub.store import tasks as queries
+from hub.store.connection import Connection
 from hub.store.engine import Store
 from hub.store.events import Draft
 from hub.store.tasks import RunResult, RunRow
@@ -120,7 +119,7 @@ class Recorder:
         results = [result for group in groups for result in group.results]
         drafts = [draft for group in groups for draft in group.drafts]
 
-        async def unit(connection: AsyncConnection) -> list[Event]:
+        async def unit(connection: Connection) -> list[Event]:
             await queries.record_runs(connection, results, notes)
             return await self.events.insert(connection, drafts)
 

@@ -17,7 +17,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.audit import Audit
 from hub.authz import Subject, Verb, authorize
@@ -28,6 +27,7 @@ from hub.nodes import Nodes
 from hub.nodeview import NodeView, Status
 from hub.registry import Registry
 from hub.store import tasks as queries
+from hub.store.connection import Connection
 from hub.store.engine import Store
 from hub.store.events import Draft
 from hub.store.tasks import RunResult, TaskEnd, TaskRow
@@ -231,7 +231,7 @@ class Tasks:
         told = {"task": task.id, "target": task.spec.target, "subject": task.subject}
         draft = self._events.draft("task.created", data=told)
 
-        async def unit(connection: AsyncConnection) -> list[Event]:
+        async def unit(connection: Connection) -> list[Event]:
             await queries.insert_task(connection, row, task.stdin, runs)
             await append_entry(connection)
             return await self._events.insert(connection, [draft])

@@ -82,7 +82,6 @@ async def _serve(terminal: Terminal, channel: _Channel) -> None:
     finally:
         await terminal.end()  # also when the agent stops: no shell is left behind
         terminal.close()
-    channel.stream.close()
 
 
 async def _type(terminal: Terminal, channel: _Channel) -> None:

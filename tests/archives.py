@@ -23,11 +23,11 @@ def make_zip(files: Files | Iterable[tuple[zipfile.ZipInfo, bytes]]) -> bytes:
 def make_tar(files: Files | Iterable[tuple[tarfile.TarInfo, bytes]]) -> bytes:
     """A tar.gz of files, or of explicit members (a member's own size wins)."""
     target = io.BytesIO()
-    with tarfile.open(fileobj=target, mode="w:gz", format=tarfile.PAX_FORMAT) as archive:
+    with tarfile.open(fileobj=target, mode="w", format=tarfile.PAX_FORMAT) as archive:
         for name, data in files.items() if isinstance(files, dict) else files:
             info = name if isinstance(name, tarfile.TarInfo) else tar_file(name, data)
             archive.addfile(info, io.BytesIO(data) if info.isreg() else None)
-    return target.getvalue()
+    return gzipped(target.getvalue())
 
 
 def tar_file(name: str, data: bytes, mode: int = 0o644) -> tarfile.TarInfo:
@@ -53,4 +53,5 @@ def zip_file(name: str, mode: int) -> zipfile.ZipInfo:
 
 
 def gzipped(data: bytes) -> bytes:
-    return gzip.compress(data)
+    """Compressed; the same bytes whenever it is made."""
+    return gzip.compress(data, mtime=0)

@@ -18,6 +18,7 @@ from playwright.sync_api import (
     Request,
     StorageState,
     ViewportSize,
+    expect,
     sync_playwright,
 )
 
@@ -36,6 +37,7 @@ ARGUMENTS = [
 DESKTOP: ViewportSize = {"width": 1280, "height": 860}
 PHONE: ViewportSize = {"width": 360, "height": 740}
 TIMEOUT_MS = 20_000.0
+expect.set_options(timeout=TIMEOUT_MS)
 REPORT_VIOLATIONS = """
 document.addEventListener('securitypolicyviolation', (event) =>
   console.error('CSP', event.violatedDirective, event.blockedURI, event.sourceFile))

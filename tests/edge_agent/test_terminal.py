@@ -1,5 +1,6 @@
 import asyncio
 import os
+import pwd
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
@@ -112,7 +113,7 @@ async def test_without_a_command_it_is_a_login_shell(hub: Tunnel) -> None:
     channel = await open_pty(hub, env={"PS1": "$ "})
     await channel.send(Input(data=b'echo "<$TERM:$HOME>"; exit 5\n'))
     screen, outcome = await until_exit(channel)
-    assert f"<xterm-256color:{Path.home()}>".encode() in screen
+    assert f"<xterm-256color:{pwd.getpwuid(os.geteuid()).pw_dir}>".encode() in screen
     assert outcome == Exited(exit_code=5)
 
 

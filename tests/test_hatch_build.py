@@ -5,10 +5,6 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("hatchling", reason="hatchling builds the wheel; it is not installed here")
-
 from hatch_build import is_current, sources
 
 

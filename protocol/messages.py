@@ -113,6 +113,21 @@ class Forward(Message, tag="forward", frozen=True):
     subject: Name = ""
 
 
+class Listen(Message, tag="listen", frozen=True):
+    """Listen on the node. The node answers `Listening`; each connection comes as an `Arrival`.
+
+    The stream is the listener's life: FIN or RESET by the hub, or its end, closes the port; the
+    connections that came through it live on.
+    """
+
+    listener: Name
+    """Chosen by the hub, unique in the tunnel; `Arrival` names it."""
+    bind: Name = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 0
+    """0: the system picks one."""
+    subject: Name = ""
+
+
 # --- opened by the agent ---
 
 
@@ -192,6 +207,14 @@ class Renew(Message, tag="renew", frozen=True):
     csr_pem: Annotated[bytes, Meta(max_length=8192)]
 
 
+class Arrival(Message, tag="arrival", frozen=True):
+    """A connection that came in on a listener of the node; after OPEN raw bytes both ways."""
+
+    listener: Name
+    peer: Name = ""
+    """Address of who connected, as the node saw it."""
+
+
 # --- opened by a client (the CLI or the SDK) at the hub ---
 
 
@@ -201,6 +224,22 @@ class ClientForward(Message, tag="client.forward", frozen=True):
     node: Name
     host: Name
     port: Port
+    via: Annotated[str, Meta(pattern="^(forward|socks|ssh-proxy)$")] = "forward"
+    """What the connection is part of; the hub lists connections of one kind to one place as one."""
+
+
+class ClientListen(Message, tag="client.listen", frozen=True):
+    """A port on a node whose connections come out at the client; the hub opens a `listen` there.
+
+    The hub answers `Listening` and opens a `client.arrival` at the client for each connection. The
+    stream is the listener's life, as that of `listen`.
+    """
+
+    listener: Name
+    """Chosen by the client, unique in its tunnel."""
+    node: Name
+    bind: Name = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65535)] = 0
 
 
 class ClientShell(Message, tag="client.shell", frozen=True):
@@ -214,10 +253,21 @@ class ClientShell(Message, tag="client.shell", frozen=True):
     term: Name = "xterm-256color"
 
 
-HubOpen: TypeAlias = Exec | Pty | Transfer | Install | Forward
-AgentOpen: TypeAlias = Report | Metrics | Renew
-ClientOpen: TypeAlias = ClientForward | ClientShell
-Open: TypeAlias = HubOpen | AgentOpen | ClientOpen
+# --- opened by the hub at a client ---
+
+
+class ClientArrival(Message, tag="client.arrival", frozen=True):
+    """A connection that came in on a listener of the client; after OPEN raw bytes both ways."""
+
+    listener: Name
+    peer: Name = ""
+
+
+HubOpen: TypeAlias = Exec | Pty | Transfer | Install | Forward | Listen
+AgentOpen: TypeAlias = Report | Metrics | Renew | Arrival
+ClientOpen: TypeAlias = ClientForward | ClientListen | ClientShell
+HubOpenAtClient: TypeAlias = ClientArrival
+Open: TypeAlias = HubOpen | AgentOpen | ClientOpen | HubOpenAtClient
 
 
 # --- records inside streams ---
@@ -359,6 +409,13 @@ class Rate(Message, tag="rate", frozen=True):
     interval_s: Annotated[int, Meta(ge=1, le=3600)]
 
 
+class Listening(Message, tag="listening", frozen=True):
+    """The port is open."""
+
+    port: Port
+    """The one that was asked for, or that the system picked."""
+
+
 class Accepted(Message, tag="accepted", frozen=True):
     """The hub took a report."""
 
@@ -388,6 +445,7 @@ Record: TypeAlias = (
     | InstallFromNode
     | MetricsFromAgent
     | Rate
+    | Listening
     | Accepted
     | Certificate
 )

@@ -16,10 +16,14 @@ CLASS_OF: dict[type[messages.Message], Class] = {
     messages.Transfer: Class.TRANSFER,
     messages.Install: Class.CALL,
     messages.Forward: Class.FORWARD,
+    messages.Listen: Class.CALL,
     messages.Report: Class.CALL,
     messages.Metrics: Class.METRICS,
     messages.Renew: Class.CALL,
+    messages.Arrival: Class.FORWARD,
     messages.ClientForward: Class.FORWARD,
+    messages.ClientListen: Class.CALL,
+    messages.ClientArrival: Class.FORWARD,
     messages.ClientShell: Class.TERMINAL,
 }
 LARGE_WINDOW = {Class.FORWARD: 256 * 1024, Class.TRANSFER: 256 * 1024, Class.TERMINAL: 128 * 1024}

@@ -229,5 +229,10 @@ def test_any_bytes_are_records_or_a_violation(data: bytes) -> None:
 def test_every_open_kind_has_a_class() -> None:
     from protocol.opens import CLASS_OF
 
-    kinds = {*HubOpen.__args__, *AgentOpen.__args__, *messages.ClientOpen.__args__}
+    kinds = {
+        *HubOpen.__args__,
+        *AgentOpen.__args__,
+        *messages.ClientOpen.__args__,
+        messages.HubOpenAtClient,
+    }
     assert CLASS_OF.keys() == kinds

@@ -25,6 +25,7 @@ class ResetCode(IntEnum):
     OVERLOADED = 7
     NOT_FOUND = 8
     UNREACHABLE = 9
+    LOST = 10
 
     @classmethod
     def _missing_(cls, value: object) -> ResetCode:

@@ -25,6 +25,7 @@ MAX_CREDIT = 2**31 - 1
 MAX_REASON = 512  # bytes of UTF-8 in a RESET
 
 _U32 = struct.Struct("!I")
+_U64 = struct.Struct("!Q")
 _RESET = struct.Struct("!H")
 
 
@@ -39,6 +40,7 @@ class Type(IntEnum):
     PING = 6
     PONG = 7
     GOAWAY = 8
+    ACK = 9
 
 
 class Flag(IntFlag):
@@ -80,6 +82,10 @@ class Hello(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Milliseconds since the epoch at the start of the agent."""
     max_streams: Annotated[int, Meta(ge=0, le=2**16)] = 256
     """How many streams the peer may have open at once."""
+    resume: Annotated[bytes, Meta(max_length=64)] = b""
+    """The name of this session, from the accepting side: who dials with it continues it."""
+    received: Annotated[int, Meta(ge=0, le=2**53)] = 0
+    """On a further connection of a session: how many frames of streams came in on it so far."""
 
 
 class GoAway(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -160,6 +166,11 @@ def pong(opaque: bytes) -> bytes:
     return HEADER.pack(Type.PONG, 0, 0, 0) + opaque
 
 
+def ack(count: int) -> bytes:
+    """An ACK frame: so many frames of streams came in on this session."""
+    return HEADER.pack(Type.ACK, 0, 0, 0) + _U64.pack(count)
+
+
 def hello(body: Hello) -> bytes:
     """A HELLO frame."""
     return HEADER.pack(Type.HELLO, 0, 0, 0) + _ENCODER.encode(body)
@@ -193,6 +204,14 @@ def parse_ping(frame: Frame) -> bytes:
     if len(frame.payload) != 8:
         raise RemoteProtocolError("a PING or PONG payload is 8 bytes")
     return frame.payload
+
+
+def parse_ack(frame: Frame) -> int:
+    """The count of an ACK frame."""
+    if len(frame.payload) != _U64.size:
+        raise RemoteProtocolError("an ACK payload is 8 bytes")
+    count: int = _U64.unpack(frame.payload)[0]
+    return count
 
 
 def parse_hello(frame: Frame) -> Hello:

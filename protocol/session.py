@@ -36,6 +36,7 @@ from protocol.events import (
 from protocol.frames import FIN, Class, Flag, Frame, GoAway, Hello, Type
 from protocol.guard import DEFAULT_LIMITS, Guard, Limits
 from protocol.opens import CLASS_OF, LARGE_WINDOW, OpenDecoder, OpenRefused
+from protocol.replay import REPLAY_BUDGET, Replay
 from protocol.scheduler import Scheduler
 from protocol.streams import Happening, State, StreamState
 from protocol.windows import TUNNEL_BUDGET, Budget, ReceiveWindow
@@ -48,6 +49,9 @@ HELLO_TIMEOUT_S = 10.0
 MAX_CONTROL_FRAMES = 1024
 DEFAULT_RTT_S = 0.05  # until the first PONG
 RTTS_KEPT = 8  # two minutes of them
+RESUME = "resume"
+"""The capability to continue a session over another connection (SPEC §4.9)."""
+ACK_BYTES = 256 * 1024  # received since our last ACK
 
 
 class Side(Enum):
@@ -70,6 +74,7 @@ class Session:
         limits: Limits = DEFAULT_LIMITS,
         budget: Budget | None = None,
         jitter: Callable[[], float] = lambda: 0.5,
+        name: bytes | None = None,
     ) -> None:
         """Start a session and queue its HELLO.
 
@@ -81,7 +86,14 @@ class Session:
             limits: what the peer may do.
             budget: receive budget of the process; the tunnel's own is nested in it.
             jitter: random numbers in [0, 1) that spread the pings.
+            name: what the peer resumes the session by, unguessable (accepting side); empty: as the
+                accepting side names it (dialling side); None: the session ends with its connection.
         """
+        hello = msgspec.structs.replace(hello, max_streams=limits.max_streams)
+        if name is not None:
+            capabilities = [*hello.capabilities, RESUME]
+            hello = msgspec.structs.replace(hello, capabilities=capabilities, resume=name)
+        self._hello = hello
         self._next_id = side.value
         self._peer_parity = 0 if side is Side.DIALLED else 1
         self._highest_peer_id = 0
@@ -90,8 +102,16 @@ class Session:
         self._opens_accepted = OpenDecoder(accepts)
         self._streams: dict[int, StreamState] = {}
         self._peer_open = 0
-        self._control: deque[bytes] = deque()
+        self._greetings: deque[bytes] = deque([frames.hello(hello)])
+        self._greeted = False
+        self._again: deque[tuple[int, bytes]] = deque()
+        self._control: deque[tuple[int, bytes]] = deque()
         self._scheduler = Scheduler()
+        self._replay: Replay | None = None
+        self._replay_budget = Budget(REPLAY_BUDGET, budget)
+        self._received = 0  # frames of streams
+        self._unacknowledged = 0  # bytes of them
+        self._owes_ack = False
         self._events: list[Event] = []
         self._guard = Guard(limits, now)
         self._overruns = 0
@@ -105,9 +125,6 @@ class Session:
         self.closing = False
         """A GOAWAY was sent or received: no new streams."""
         self.bytes_sent = self.bytes_received = 0
-        self._control.append(
-            frames.hello(msgspec.structs.replace(hello, max_streams=limits.max_streams))
-        )
 
     # --- what the application does ---
 
@@ -127,7 +144,7 @@ class Session:
         payload = opens.encode(message)
         stream_id, cls = self._next_id, CLASS_OF[type(message)]
         self._next_id += 2
-        self._control.append(frames.open_stream(stream_id, cls, payload))
+        self._control.append((stream_id, frames.open_stream(stream_id, cls, payload)))
         self._add_stream(stream_id, cls)
         return stream_id
 
@@ -154,7 +171,7 @@ class Session:
         stream = self._streams.get(stream_id)
         if stream is not None:
             stream.happens(Happening.SEND_RESET)
-            self._queue_control(frames.reset(stream_id, code, reason))
+            self._queue_control(frames.reset(stream_id, code, reason), stream_id)
             self._forget(stream)
 
     def consumed(self, stream_id: int, size: int, now: float) -> None:
@@ -164,7 +181,7 @@ class Session:
             return
         credit = stream.receive.consumed(size, now, self._shortest_rtt_s())
         if credit:
-            self._queue_control(frames.window(stream_id, credit))
+            self._queue_control(frames.window(stream_id, credit), stream_id)
 
     def pending(self, stream_id: int) -> int:
         """How many bytes wait to be sent on the stream; 0 when it is gone."""
@@ -176,7 +193,11 @@ class Session:
         if not self.closing:
             self.closing = True
             body = GoAway(code=code, reason=reason[:500], retry_after_s=retry_after_s)
-            self._control.append(frames.goaway(body))
+            frame = frames.goaway(body)
+            if self._greeted:
+                self._control.append((0, frame))
+            else:
+                self._greetings.append(frame)
 
     @property
     def own_parity(self) -> int:
@@ -192,16 +213,62 @@ class Session:
         """The streams that are alive."""
         return list(self._streams)
 
+    # --- when the connection is lost ---
+
+    @property
+    def name(self) -> bytes:
+        """What the session is resumed by; empty when it ends with its connection."""
+        if self._replay is None or self.closing or self.peer is None:
+            return b""
+        return self._hello.resume or self.peer.resume
+
+    @property
+    def replay_bytes(self) -> int:
+        """What is kept of what was sent, until the peer has it."""
+        return self._replay_budget.used
+
+    def suspend(self) -> None:
+        """The connection is gone: keep the streams, and what the peer may not have received."""
+        self._control = deque(entry for entry in self._control if entry[0])
+        self._ping_sent = None
+
+    def resume(self, now: float) -> None:
+        """There is another connection: queue its HELLO; nothing else is sent before the peer's."""
+        self._greeted = self._owes_ack = False
+        self._started = self._last_received = now
+        self._unacknowledged = 0
+        hello = msgspec.structs.replace(self._hello, received=self._received)
+        self._greetings = deque([frames.hello(hello)])
+
+    def close(self) -> None:
+        """The session is over: give back what it took of the budgets."""
+        self.closing = True
+        for stream in list(self._streams.values()):
+            self._forget(stream)
+        self._again.clear()
+        self._control.clear()
+        if self._replay is not None:
+            self._replay.clear()
+
     # --- what the transport does ---
 
     def next_frame(self) -> tuple[int, bytes] | None:
         """The next frame for the wire and its stream (0: control), or None when nothing can go."""
-        if self._control:
-            frame = self._control.popleft()
+        if self._greetings:
+            frame = self._greetings.popleft()
             self.bytes_sent += len(frame)
             return 0, frame
-        if self.peer is None:
+        if not self._greeted:
             return None
+        if self._owes_ack:
+            self._owes_ack, self._unacknowledged = False, 0
+            frame = frames.ack(self._received)
+            self.bytes_sent += len(frame)
+            return 0, frame
+        if self._again or self._control:
+            stream_id, frame = (self._again or self._control).popleft()
+            self._sent(stream_id, frame)
+            return 0, frame
         chosen = self._scheduler.next()
         if chosen is None:
             return None
@@ -215,7 +282,7 @@ class Session:
             stream.happens(Happening.SEND_FIN)
             if stream.state is State.CLOSED:
                 self._forget(stream)
-        self.bytes_sent += len(frame)
+        self._sent(stream.id, frame)
         return stream.id, frame
 
     def receive(self, message: bytes | memoryview, now: float) -> None:
@@ -234,10 +301,15 @@ class Session:
             if handler is None:
                 if not frame.flags & Flag.OPTIONAL:
                     raise RemoteProtocolError(f"unknown frame type {frame.type:#x}")
-            elif self.peer is None and frame.type not in (Type.HELLO, Type.GOAWAY):
+            elif not self._greeted and frame.type not in (Type.HELLO, Type.GOAWAY):
                 raise RemoteProtocolError(f"{Type(frame.type).name} before HELLO")
             else:
                 handler(self, frame, now)
+            if frame.stream:
+                self._received += 1
+                self._unacknowledged += len(message)
+                if self._unacknowledged >= ACK_BYTES:
+                    self._owes_ack = self._replay is not None
         except RemoteProtocolError as error:
             self.go_away(error.code, error.reason)
             raise
@@ -249,13 +321,13 @@ class Session:
 
     def deadline(self) -> float:
         """When `tick` wants to be called next."""
-        if self.peer is None:
+        if not self._greeted:
             return self._started + HELLO_TIMEOUT_S
         return min(self._next_ping, self._last_received + DEAD_AFTER_S)
 
     def tick(self, now: float) -> None:
         """Let time pass: pings, and the death of a silent peer."""
-        if self.peer is None:
+        if not self._greeted:
             if now >= self._started + HELLO_TIMEOUT_S:
                 self._events.append(PeerDead(f"no HELLO within {HELLO_TIMEOUT_S:.0f} s"))
                 self._started = now
@@ -268,19 +340,48 @@ class Session:
             spread = 1 + PING_SPREAD * (2 * self._jitter() - 1)
             self._next_ping = now + PING_INTERVAL_S * spread
             self._ping_sent = now
+            self._owes_ack = self._replay is not None and self._unacknowledged > 0
             self._queue_control(frames.ping(struct.pack("!d", now)))
 
     # --- received frames ---
 
     def _on_hello(self, frame: Frame, now: float) -> None:
-        if self.peer is not None:
+        if self._greeted:
             raise RemoteProtocolError("a second HELLO")
         hello = frames.parse_hello(frame)
         if hello.version < VERSION:
             raise RemoteProtocolError(f"version {hello.version}", GoAwayCode.VERSION)
+        if self.peer is not None:
+            self._replay_from(hello.received)
+        elif self._may_resume(hello):
+            self._replay = Replay(self._replay_budget)
         self.peer = hello
+        self._greeted = True
         self._next_ping = now  # learn the round-trip time at once
         self._events.append(PeerReady(hello))
+
+    def _may_resume(self, hello: Hello) -> bool:
+        """Whether both sides can, and the accepting one gave the session a name."""
+        both = RESUME in self._hello.capabilities and RESUME in hello.capabilities
+        return both and bool(self._hello.resume or hello.resume)
+
+    def _replay_from(self, received: int) -> None:
+        """Continue a session whose peer has so many frames of ours."""
+        assert self._replay is not None, "only a session with a name is resumed"
+        resumption = self._replay.resume(received)
+        left = [entry for entry in self._again if entry[0] not in resumption.broken]
+        self._again = deque([*resumption.again, *left])
+        reason = "more was under way than is kept for a lost connection"
+        for stream_id in resumption.told:
+            self._queue_control(frames.reset(stream_id, ResetCode.LOST, reason), stream_id)
+        for stream_id in resumption.broken & self._streams.keys():
+            self._forget(self._streams[stream_id])
+            self._events.append(StreamWasReset(stream_id, ResetCode.LOST, reason))
+
+    def _on_ack(self, frame: Frame, now: float) -> None:
+        count = frames.parse_ack(frame)
+        if self._replay is None or not self._replay.acknowledged(count):
+            self._guard.stray(now)
 
     def _on_open(self, frame: Frame, now: float) -> None:
         stream_id = frame.stream
@@ -288,12 +389,14 @@ class Session:
             raise RemoteProtocolError(f"OPEN of stream {stream_id} is out of order")
         self._highest_peer_id = stream_id
         if self.closing or not self._guard.may_open(self._peer_open, now):
-            self._queue_control(frames.reset(stream_id, ResetCode.OVERLOADED, "too many streams"))
+            refused = frames.reset(stream_id, ResetCode.OVERLOADED, "too many streams")
+            self._queue_control(refused, stream_id)
             return
         try:
             message = self._opens_accepted.decode(frame.payload)
         except OpenRefused as refusal:
-            self._queue_control(frames.reset(stream_id, refusal.code, refusal.reason))
+            refused = frames.reset(stream_id, refusal.code, refusal.reason)
+            self._queue_control(refused, stream_id)
             return
         self._peer_open += 1
         self._add_stream(stream_id, CLASS_OF[type(message)], now)
@@ -380,7 +483,7 @@ class Session:
         if extra > 0 and window.grow(extra):
             credit = window.consumed(0, self._last_received, 0.0)
             if credit:
-                self._queue_control(frames.window(stream_id, credit))
+                self._queue_control(frames.window(stream_id, credit), stream_id)
 
     def _forget(self, stream: StreamState) -> None:
         del self._streams[stream.id]
@@ -395,15 +498,20 @@ class Session:
         if self._overruns > 1:
             raise RemoteProtocolError("data beyond the credit, twice", GoAwayCode.FLOW_CONTROL)
         reason = "data beyond the credit"
-        self._queue_control(frames.reset(stream.id, ResetCode.FLOW_CONTROL, reason))
+        self._queue_control(frames.reset(stream.id, ResetCode.FLOW_CONTROL, reason), stream.id)
         self._forget(stream)
         self._events.append(StreamWasReset(stream.id, ResetCode.FLOW_CONTROL, reason))
 
-    def _queue_control(self, frame: bytes) -> None:
+    def _queue_control(self, frame: bytes, stream_id: int = 0) -> None:
         """Queue a control frame; a peer that makes us queue and does not read is cut."""
         if len(self._control) >= MAX_CONTROL_FRAMES:
             raise RemoteProtocolError("1024 control frames wait for the peer", GoAwayCode.FLOOD)
-        self._control.append(frame)
+        self._control.append((stream_id, frame))
+
+    def _sent(self, stream_id: int, frame: bytes) -> None:
+        self.bytes_sent += len(frame)
+        if stream_id and self._replay is not None:
+            self._replay.sent(stream_id, frame)
 
 
 _HANDLERS: dict[int, Callable[[Session, Frame, float], None]] = {
@@ -415,4 +523,5 @@ _HANDLERS: dict[int, Callable[[Session, Frame, float], None]] = {
     Type.PING: Session._on_ping,
     Type.PONG: Session._on_pong,
     Type.GOAWAY: Session._on_goaway,
+    Type.ACK: Session._on_ack,
 }

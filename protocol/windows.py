@@ -38,8 +38,14 @@ class Budget:
         self.used += size
         return True
 
+    def take(self, size: int) -> None:
+        """Take `size` bytes here and in every parent, beyond the limits if need be."""
+        self.used += size
+        if self._parent is not None:
+            self._parent.take(size)
+
     def release(self, size: int) -> None:
-        """Give back what `reserve` took."""
+        """Give back what `reserve` or `take` took."""
         self.used -= size
         if self._parent is not None:
             self._parent.release(size)

@@ -3,6 +3,9 @@
 `run()` is the tunnel's lifetime and owns every task of it. The transport calls `received`,
 `writable` and `lost`; nothing here awaits a write while reading, so two ends that both push can
 never block each other.
+
+A tunnel that both ends agreed to resume outlives its transport: for `RESUME_WITHIN_S` its streams
+wait for another one to be attached, and then go on where they were.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 TRANSPORT_HIGH = 64 * 1024  # bytes below the scheduler, plus one frame
 CLOSE_TIMEOUT_S = 2.0
+RESUME_WITHIN_S = 60.0
 HANDLER_GRACE_S = 5.0  # an agent dials again only when its last tunnel's handlers are gone
 
 Handler: TypeAlias = Callable[[Open, Stream], Awaitable[None]]
@@ -69,6 +73,7 @@ class Tunnel:
         limits: Limits = DEFAULT_LIMITS,
         budget: Budget | None = None,
         name: str = "",
+        resume: bytes | None = None,
     ) -> None:
         """Make an end that is not joined to a transport yet.
 
@@ -80,6 +85,8 @@ class Tunnel:
             limits: what the peer may do.
             budget: the process's receive budget.
             name: of the peer, for the log.
+            resume: what the session is resumed by: 32 random bytes on the accepting side, empty on
+                the dialling one; None: the tunnel ends with its transport.
         """
         self.loop = asyncio.get_running_loop()
         self.name = name
@@ -92,13 +99,17 @@ class Tunnel:
             limits=limits,
             budget=budget,
             jitter=random.random,
+            name=resume,
         )
         self._streams: dict[int, Stream] = {}
         self._transport: Transport | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._serving: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
-        self._ready: asyncio.Future[Hello] = self.loop.create_future()
+        self._connected = asyncio.Event()
+        self._disconnected = asyncio.Event()
+        self._disconnected.set()
+        self._lost_because = ""
         self._closed: asyncio.Future[TunnelClosed] = self.loop.create_future()
         self.goaway: ev.PeerGoesAway | None = None
         """What the peer said when it ended the session."""
@@ -127,8 +138,28 @@ class Tunnel:
 
     @property
     def closed(self) -> bool:
-        """The transport is gone."""
+        """The tunnel is over, and all its streams."""
         return self._closed.done()
+
+    @property
+    def is_connected(self) -> bool:
+        """There is a transport, and the peer said HELLO on it."""
+        return self._connected.is_set() and not self.closed
+
+    @property
+    def resume_by(self) -> bytes:
+        """What the session is resumed by; empty when it can't be."""
+        return b"" if self.closed else self._session.name
+
+    async def connected(self) -> bool:
+        """Wait until the peer says HELLO on a transport; False: the tunnel is over."""
+        await self._connected.wait()
+        return not self.closed
+
+    async def disconnected(self) -> str:
+        """Wait until the transport is gone; returns why. The tunnel may go on with another."""
+        await self._disconnected.wait()
+        return self._lost_because
 
     async def ready(self) -> Hello:
         """Wait for the peer's HELLO.
@@ -136,7 +167,10 @@ class Tunnel:
         Raises:
             TunnelClosed: the tunnel ended first.
         """
-        return await asyncio.shield(self._ready)
+        if not await self.connected():
+            raise self._closed.result()
+        assert self.peer is not None, "it is connected"
+        return self.peer
 
     async def wait_closed(self) -> TunnelClosed:
         """Wait for the end of the tunnel; returns why."""
@@ -177,7 +211,7 @@ class Tunnel:
     async def close(
         self, code: GoAwayCode = GoAwayCode.NORMAL, reason: str = "", retry_after_s: float = 0.0
     ) -> None:
-        """Say GOAWAY, send what can be sent within 2 s, close."""
+        """Say GOAWAY, send what can be sent within 2 s, close for good."""
         if self.closed or self._transport is None:
             self._abort(reason)
             return
@@ -223,10 +257,21 @@ class Tunnel:
     # --- for the transport ---
 
     def attach(self, transport: Transport) -> None:
-        """The transport is open: start talking."""
+        """A transport is open: start talking, or go on where the last one was lost."""
+        if self.closed:
+            transport.abort()
+            return
+        if self._transport is not None:  # half-open: the peer knew before us
+            self._drop_transport("the peer came back on another connection")
+        if self._session.peer is not None:
+            self._session.resume(time.monotonic())
         self._transport = transport
         self._schedule_tick()
         self._flush()
+
+    def carried_by(self, transport: Transport) -> bool:
+        """Whether `transport` is still the tunnel's."""
+        return self._transport is transport
 
     def received(self, message: bytes | memoryview) -> None:
         """One message came in; it is copied."""
@@ -240,22 +285,11 @@ class Tunnel:
         """The transport's buffer has room again."""
         self._flush()
 
-    def lost(self, reason: str = "the connection was lost") -> None:
-        """The transport is gone."""
-        if self._closed.done():
-            return
-        if self._timer is not None:
-            self._timer.cancel()
-        if self.goaway is not None and self.goaway.reason:
-            reason = self.goaway.reason
-        error = TunnelClosed(reason)
-        self._closed.set_result(error)
-        if not self._ready.done():
-            self._ready.set_exception(error)
-            self._ready.exception()  # whoever waits gets it; nobody has to
-        for stream in self._streams.values():
-            stream.failed(error)
-        self._streams.clear()
+    def lost(self, transport: Transport, reason: str = "the connection was lost") -> None:
+        """The transport is gone; the streams wait for another when the peer agreed to that."""
+        if self._transport is transport:
+            self._transport = None
+            self._suspend(reason)
 
     # --- inside ---
 
@@ -280,15 +314,52 @@ class Tunnel:
     def _end(self, reason: str) -> None:
         """Close after what is queued; streams learn it at once."""
         transport = self._transport
-        self.lost(reason)
+        self._close(reason)
         if transport is not None:
             transport.close()
 
     def _abort(self, reason: str) -> None:
         transport = self._transport
-        self.lost(reason or "closed")
+        self._close(reason or "closed")
         if transport is not None:
             transport.abort()
+
+    def _drop_transport(self, reason: str) -> None:
+        """Give up a transport that does not work any more."""
+        transport, self._transport = self._transport, None
+        if transport is not None:
+            transport.abort()
+            self._suspend(reason)
+
+    def _suspend(self, reason: str) -> None:
+        """Without a transport: wait for another one, or end."""
+        if not self.resume_by:
+            self._close(reason)
+        elif not self.closed:
+            self._session.suspend()
+            self._lost_because = reason
+            self._connected.clear()
+            self._disconnected.set()
+            self._set_timer(RESUME_WITHIN_S, lambda: self._close(reason))
+
+    def _close(self, reason: str) -> None:
+        """The tunnel is over: tell whoever waits, give everything back."""
+        if self._closed.done():
+            return
+        self._transport = None
+        if self._timer is not None:
+            self._timer.cancel()
+        if self.goaway is not None and self.goaway.reason:
+            reason = self.goaway.reason
+        self._lost_because = reason
+        error = TunnelClosed(reason)
+        self._closed.set_result(error)
+        self._connected.set()
+        self._disconnected.set()
+        for stream in self._streams.values():
+            stream.failed(error)
+        self._streams.clear()
+        self._session.close()
 
     def _dispatch(self) -> None:
         for event in self._session.events():
@@ -306,15 +377,15 @@ class Tunnel:
                 case ev.StreamWasReset(stream_id, code, reason):
                     if (stream := self._streams.pop(stream_id, None)) is not None:
                         stream.failed(StreamReset(code, reason))
-                case ev.PeerReady(hello):
+                case ev.PeerReady():
                     self._schedule_tick()
-                    if not self._ready.done():
-                        self._ready.set_result(hello)
+                    self._disconnected.clear()
+                    self._connected.set()
                 case ev.PeerGoesAway():
                     self.goaway = event
                     logger.info("%s goes away: %s", self.name, event.reason or event.code.name)
                 case ev.PeerDead(reason):
-                    self._abort(reason)
+                    self._drop_transport(reason)
                 case ev.RoundTrip():
                     pass
                 case _:
@@ -364,12 +435,14 @@ class Tunnel:
             self._streams.pop(stream_id, None)
 
     def _schedule_tick(self) -> None:
+        # uvloop's own clock ticks in milliseconds: too coarse for round-trip times.
+        if self._transport is not None:
+            self._set_timer(self._session.deadline() - time.monotonic(), self._tick)
+
+    def _set_timer(self, wait_s: float, act: Callable[[], None]) -> None:
         if self._timer is not None:
             self._timer.cancel()
-        if not self.closed:
-            # uvloop's own clock ticks in milliseconds: too coarse for round-trip times.
-            wait_s = max(self._session.deadline() - time.monotonic(), 0.0)
-            self._timer = self.loop.call_later(wait_s, self._tick)
+        self._timer = self.loop.call_later(max(wait_s, 0.0), act)
 
     def _tick(self) -> None:
         self._guard(lambda: self._session.tick(time.monotonic()))

@@ -35,6 +35,8 @@ from protocol.frames import MAX_FRAME
 
 SUBPROTOCOL = "mooring.v1"
 NOTSENT_LOWAT = 128 * 1024  # bytes the kernel may hold unsent; more would hide from the scheduler
+RESUME_HEADER = "Mooring-Resume"
+"""In the request: which session the dialler would like to go on with; in the answer: granted."""
 UPGRADE_TIMEOUT_S = 10.0
 READ_BUFFER = 4 * 1024  # grows to a frame's size on demand: idle tunnels stay small
 
@@ -62,6 +64,14 @@ class Request:
     headers: CIMultiDict[str]
     certificate: bytes | None
     address: str
+
+    @property
+    def resume(self) -> bytes:
+        """The session that the dialler would like to go on with; empty: none."""
+        try:
+            return bytes.fromhex(self.headers.get(RESUME_HEADER, "")[:128])
+        except ValueError:
+            return b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +110,11 @@ class WebSocketTransport:
 
 
 class _TunnelListener(WSListener):
-    """Passes picows' callbacks to a tunnel."""
+    """Passes picows' callbacks to a tunnel, for as long as it is carried by this connection."""
 
     def __init__(self, tunnel: Tunnel) -> None:
         self._tunnel = tunnel
+        self._carrier: WebSocketTransport | None = None
 
     def on_ws_connected(self, transport: WSTransport) -> None:
         lower = transport.underlying_transport
@@ -111,9 +122,12 @@ class _TunnelListener(WSListener):
         raw = lower.get_extra_info("socket")
         if raw is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
-        self._tunnel.attach(WebSocketTransport(transport))
+        self._carrier = WebSocketTransport(transport)
+        self._tunnel.attach(self._carrier)
 
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        if self._carrier is None or not self._tunnel.carried_by(self._carrier):
+            return
         if frame.msg_type is WSMsgType.BINARY and frame.fin:
             self._tunnel.received(frame.get_payload_as_memoryview())
         elif frame.msg_type is WSMsgType.CLOSE:
@@ -127,7 +141,8 @@ class _TunnelListener(WSListener):
         self._tunnel.writable()
 
     def on_ws_disconnected(self, transport: WSTransport) -> None:
-        self._tunnel.lost()
+        if self._carrier is not None:
+            self._tunnel.lost(self._carrier)
 
 
 async def connect_websocket(
@@ -135,16 +150,19 @@ async def connect_websocket(
     url: str,
     context: ssl.SSLContext,
     *,
+    previous: Tunnel | None = None,
     headers: Mapping[str, str] | None = None,
     proxy: str | None = None,
     check: Callable[[bytes], None] | None = None,
-) -> None:
-    """Dial `url` (wss://…) and attach `tunnel` to the connection.
+) -> Tunnel:
+    """Dial `url` (wss://…), attach a tunnel to the connection and return it.
 
     Args:
         tunnel: not attached yet; its `run()` may have been started already.
         url: where to.
         context: TLS, with the ALPN name that routes to the right part of the hub.
+        previous: a tunnel that lost its connection; it is attached instead of `tunnel` when the hub
+            still has its session.
         headers: extra headers of the upgrade request.
         proxy: http://, https:// or socks5:// with optional credentials.
         check: looks at the hub's certificate (DER) before a frame is sent; raises to refuse.
@@ -154,17 +172,19 @@ async def connect_websocket(
         OSError, ssl.SSLError: no connection.
         TimeoutError: no answer in time.
     """
-
-    def listener() -> WSListener:
-        return _TunnelListener(tunnel) if check is None else _CheckedListener(tunnel, check)
-
+    asked = {"Sec-WebSocket-Protocol": SUBPROTOCOL, **(headers or {})}
+    if previous is not None and previous.resume_by:
+        asked[RESUME_HEADER] = previous.resume_by.hex()
+    else:
+        previous = None
+    dialled = _DiallingListener(tunnel, previous, check)
     try:
         async with asyncio.timeout(2 * UPGRADE_TIMEOUT_S):
-            _, made = await ws_connect(
-                listener,
+            await ws_connect(
+                lambda: dialled,
                 url,
                 ssl_context=context,
-                extra_headers={"Sec-WebSocket-Protocol": SUBPROTOCOL, **(headers or {})},
+                extra_headers=asked,
                 websocket_handshake_timeout=UPGRADE_TIMEOUT_S,
                 max_frame_size=MAX_FRAME,
                 max_redirects=0,
@@ -178,26 +198,38 @@ async def connect_websocket(
             raise ConnectionError(str(error)) from error
         body = (response.body or error.raw_body or b"")[:512].decode("utf-8", "replace").strip()
         raise ConnectRefused(int(response.status), body) from error
-    if isinstance(made, _CheckedListener) and made.refusal is not None:
-        raise made.refusal
+    if dialled.refusal is not None:
+        raise dialled.refusal
+    return dialled.tunnel
 
 
-class _CheckedListener(_TunnelListener):
-    """Looks at the peer's certificate before the tunnel says a word."""
+class _DiallingListener(_TunnelListener):
+    """Looks at the hub's certificate first, and chooses the tunnel by its answer."""
 
-    def __init__(self, tunnel: Tunnel, check: Callable[[bytes], None]) -> None:
+    def __init__(
+        self, tunnel: Tunnel, previous: Tunnel | None, check: Callable[[bytes], None] | None
+    ) -> None:
         super().__init__(tunnel)
+        self._previous = previous
         self._check = check
         self.refusal: Exception | None = None
 
+    @property
+    def tunnel(self) -> Tunnel:
+        """The one that was attached."""
+        return self._tunnel
+
     def on_ws_connected(self, transport: WSTransport) -> None:
         try:
-            self._check(_peer_certificate(transport.underlying_transport) or b"")
+            if self._check is not None:
+                self._check(_peer_certificate(transport.underlying_transport) or b"")
         except Exception as error:
             self.refusal = error
             transport.disconnect(graceful=False)
-        else:
-            super().on_ws_connected(transport)
+            return
+        if self._previous is not None and RESUME_HEADER in transport.response.headers:
+            self._tunnel = self._previous
+        super().on_ws_connected(transport)
 
 
 OnRequest: TypeAlias = Callable[[Request], Tunnel | Refusal]
@@ -246,10 +278,13 @@ class _AcceptingProtocol(WSProtocol):  # type: ignore[misc]  # picows ships no t
             return WSUpgradeResponseWithListener(
                 WSUpgradeResponse.create_error_response(answer.status, answer.detail.encode()), None
             )
-        offered = request.headers.get("Sec-WebSocket-Protocol", "")
-        accepted = {"Sec-WebSocket-Protocol": SUBPROTOCOL} if SUBPROTOCOL in offered else None
+        granted = {}
+        if SUBPROTOCOL in request.headers.get("Sec-WebSocket-Protocol", ""):
+            granted["Sec-WebSocket-Protocol"] = SUBPROTOCOL
+        if answer.resume_by:
+            granted[RESUME_HEADER] = "granted"
         return WSUpgradeResponseWithListener(
-            WSUpgradeResponse.create_101_response(accepted), _TunnelListener(answer)
+            WSUpgradeResponse.create_101_response(granted), _TunnelListener(answer)
         )
 
 

@@ -11,7 +11,7 @@ import pytest
 from hub.errors import NodeOffline
 from hub.registry import CLONE_PERIOD_S, Registry
 from protocol.aio import GoAwayCode, Tunnel, TunnelClosed
-from protocol.aio.memory import MemoryTransport
+from protocol.aio.memory import join
 from protocol.frames import Hello
 from protocol.messages import Forward
 from protocol.session import Side
@@ -31,8 +31,7 @@ async def tunnel(tasks: asyncio.TaskGroup, epoch: int, boot_id: str = "boot") ->
     hub = Tunnel(Side.ACCEPTED, Hello())
     tasks.create_task(agent.run())
     tasks.create_task(hub.run())
-    agent.attach(MemoryTransport(agent, hub))
-    hub.attach(MemoryTransport(hub, agent))
+    join(agent, hub)
     await hub.ready()
     return hub
 

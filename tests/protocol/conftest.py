@@ -7,11 +7,12 @@ from collections.abc import Callable
 import pytest
 
 from protocol.errors import RemoteProtocolError
-from protocol.events import Event
+from protocol.events import DataReceived, Event
 from protocol.frames import Hello
 from protocol.guard import DEFAULT_LIMITS, Limits
 from protocol.messages import AgentOpen, HubOpen
 from protocol.session import Session, Side
+from protocol.windows import Budget
 
 
 class Pair:
@@ -58,6 +59,47 @@ class Pair:
         happened = self.seen[name] + session.events()
         self.seen[name] = []
         return happened
+
+
+NAME = b"n" * 32
+
+
+class Wire(Pair):
+    """A pair whose connection can be cut: what was sent and did not arrive is lost."""
+
+    def __init__(self, budget: Budget | None = None) -> None:
+        super().__init__()
+        self.agent = Session(
+            Side.DIALLED, Hello(software="agent"), self.now, accepts=HubOpen, name=b""
+        )
+        self.hub = Session(
+            Side.ACCEPTED,
+            Hello(software="hub"),
+            self.now,
+            accepts=AgentOpen,
+            name=NAME,
+            budget=budget,
+        )
+        self.settle()
+        self.take("agent"), self.take("hub")
+
+    def lose(self, sender: Session, most: int = 1_000_000) -> int:
+        """Let `sender` send up to `most` frames that never arrive; return how many."""
+        return next((n for n in range(most) if sender.next_frame() is None), most)
+
+    def reconnect(self) -> None:
+        for session in (self.agent, self.hub):
+            session.suspend()
+            session.resume(self.now)
+        self.settle()
+
+    def data(self, name: str, stream: int) -> bytes:
+        events = self.take(name)
+        return b"".join(
+            event.data
+            for event in events
+            if isinstance(event, DataReceived) and event.stream == stream
+        )
 
 
 @pytest.fixture

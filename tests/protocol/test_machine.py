@@ -13,7 +13,7 @@ from protocol.frames import Hello
 from protocol.messages import AgentOpen, HubOpen
 from protocol.session import Session, Side
 from protocol.windows import MAX_WINDOW
-from tests.protocol.conftest import Pair
+from tests.protocol.conftest import Wire
 
 
 class TwoSessions(RuleBasedStateMachine):
@@ -21,7 +21,7 @@ class TwoSessions(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pair = Pair()
+        self.pair = Wire()
         self.sent: dict[tuple[str, int], bytearray] = {}
         self.received: dict[tuple[str, int], bytearray] = {}
         self.unread: dict[tuple[str, int], int] = {}
@@ -101,6 +101,18 @@ class TwoSessions(RuleBasedStateMachine):
         self.pair.carry(self.sessions()[side], frames)
         self.observe()
 
+    @rule(lost=st.tuples(st.integers(0, 5), st.integers(0, 5)), again=st.integers(0, 3))
+    def cut(self, lost: tuple[int, int], again: int) -> None:
+        """Lose frames each way, then the connection; a part arrives and it is cut once more."""
+        agent, hub = self.pair.agent, self.pair.hub
+        self.pair.lose(agent, lost[0]), self.pair.lose(hub, lost[1])
+        for session in (agent, hub):
+            session.suspend()
+            session.resume(self.pair.now)
+        self.pair.carry(agent, again), self.pair.carry(hub, again)
+        self.pair.reconnect()
+        self.observe()
+
     @precondition(lambda self: self.unread)
     @rule(number=st.integers(0, 100), part=st.sampled_from([1.0, 0.5]))
     def read(self, number: int, part: float) -> None:
@@ -155,7 +167,7 @@ TestTwoSessions.settings = settings(max_examples=40, stateful_step_count=40, dea
 def test_garbage_ends_in_events_or_a_protocol_error(chunks: list[bytes], greeted: bool) -> None:
     session = Session(Side.ACCEPTED, Hello(), 0.0, accepts=AgentOpen)
     if greeted:
-        pair = Pair()
+        pair = Wire()
         session = pair.hub
     for chunk in chunks:
         try:
@@ -176,7 +188,7 @@ def test_garbage_ends_in_events_or_a_protocol_error(chunks: list[bytes], greeted
 def test_frames_of_any_kind_in_any_order_never_crash(
     sent: list[tuple[int, int, int, bytes]],
 ) -> None:
-    pair = Pair()
+    pair = Wire()
     pair.hub.open(messages.Forward(host="h", port=1))
     for kind, flags, stream, payload in sent:
         message = bytes([kind, flags, 0, 0]) + stream.to_bytes(4, "big") + payload
@@ -190,7 +202,7 @@ def test_frames_of_any_kind_in_any_order_never_crash(
 
 @given(st.binary(max_size=300))
 def test_any_open_payload_is_decoded_or_reset(payload: bytes) -> None:
-    session = Pair().agent
+    session = Wire().agent
     session.receive(bytes([2, 0, 0, 0]) + (2).to_bytes(4, "big") + payload, 100.0)
     assert session.events() or session.next_frame()
 

@@ -52,18 +52,21 @@ def proxy_for(hub: str) -> str | None:
     return proxy
 
 
-async def dial(tunnel: Tunnel, hub: str, config: AgentConfig, state: StateDir) -> None:
-    """Attach `tunnel` to a connection to `hub`.
+async def dial(
+    tunnel: Tunnel, hub: str, config: AgentConfig, state: StateDir, previous: Tunnel | None = None
+) -> Tunnel:
+    """Connect to `hub` and return the tunnel that is attached: `previous` when the hub resumes it.
 
     Raises:
         DialFailed: with a reason that names what to look at.
     """
     try:
         context = agent_context(state.certificate, state.key, state.trust.read_bytes())
-        await connect_websocket(
+        return await connect_websocket(
             tunnel,
             tunnel_url(hub),
             context,
+            previous=previous,
             proxy=proxy_for(hub),
             check=lambda der: check_hub(der, config.mesh_id),
         )

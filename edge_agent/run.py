@@ -12,7 +12,7 @@ import random
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from importlib.metadata import version
 from itertools import cycle
 from pathlib import Path
@@ -100,6 +100,8 @@ class Agent:
         self._stop = stop
         self._sampler = Sampler()
         self._backoff = Backoff(random.random)
+        self._hubs = cycle(config.hubs)
+        self._connected_at = 0.0
         self._hello = Hello(
             software=f"mooring/{VERSION}",
             boot_id=boot_id(),
@@ -108,76 +110,109 @@ class Agent:
 
     async def stay_connected(self) -> None:
         """Dial, serve, wait, again; returns when `stop` is set."""
-        for hub in cycle(self._config.hubs):
-            delay = await self._one_tunnel(hub)
-            if self._stop.is_set():
-                return
-            logger.info("next attempt in %.1f s", delay)
-            try:
-                async with asyncio.timeout(delay):
-                    await self._stop.wait()
-            except TimeoutError:
-                continue
-            return
+        tunnel: Tunnel | None = None
+        while not self._stop.is_set():
+            tunnel = await (self._connect() if tunnel is None else self._serve(tunnel))
 
-    async def _one_tunnel(self, hub: str) -> float:
-        """One attempt and, when it works, one tunnel's life; returns how long to wait then."""
-        started = time.monotonic()
-        tunnel = Tunnel(
+    async def _connect(self, previous: Tunnel | None = None) -> Tunnel | None:
+        """Dial until a hub answers; returns None when the agent stops first.
+
+        The tunnel is `previous` when it lost its connection and the hub goes on with it.
+        """
+        while not self._stop.is_set():
+            hub = next(self._hubs)
+            try:
+                tunnel = await self._dial(hub, previous)
+            except DialFailed as error:
+                logger.warning("%s", error)
+                await self._wait(
+                    self._backoff.refused() if error.refused else self._backoff.lost(0)
+                )
+            else:
+                logger.info("connected to %s", hub)
+                self._connected_at = time.monotonic()
+                return tunnel
+        return None
+
+    async def _dial(self, hub: str, previous: Tunnel | None) -> Tunnel:
+        """One attempt: a tunnel whose peer has said HELLO."""
+        fresh = Tunnel(
             Side.DIALLED,
             self._hello,
             handler_of(self._node),
             accepts=HubOpen,
             limits=LIMITS_OF_HUB,
             name="hub",
+            resume=b"",
         )
-        try:
-            closed = await self._live(tunnel, hub)
-        except DialFailed as error:
-            logger.warning("%s", error)
-            return self._backoff.refused() if error.refused else self._backoff.lost(0)
-        lived = time.monotonic() - started
-        logger.warning("the tunnel to %s ended after %.0f s: %s", hub, lived, closed)
+        tunnel = await dial(fresh, hub, self._config, self._state, previous)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(READY_TIMEOUT_S):
+                if await tunnel.connected():
+                    return tunnel
+        reason = await tunnel.disconnected() if tunnel.closed else "no answer in time"
+        if tunnel is fresh:
+            await tunnel.close()
+        fault = own_fault(self._config, self._state)
+        ended = f"{hub} ended the connection before its HELLO: {reason}"
+        raise DialFailed(fault or ended, refused=fault is not None)
+
+    async def _serve(self, tunnel: Tunnel) -> Tunnel | None:
+        """Do the duties of a tunnel while it lives, over as many connections as it takes.
+
+        Returns the tunnel that the hub began instead of going on with this one, or None.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(tunnel.run())
+            duties = [
+                tasks.create_task(self._close_on_stop(tunnel)),
+                tasks.create_task(self._duty(lambda: self._report(tunnel))),
+                tasks.create_task(self._duty(lambda: self._send_metrics(tunnel))),
+                tasks.create_task(self._duty(lambda: keep_renewed(tunnel, self._state))),
+            ]
+            successor = await self._keep_connected(tunnel)
+            closed = await running
+            for duty in duties:
+                duty.cancel()
+        logger.warning("the tunnel ended: %s", closed)
+        if successor is None:
+            await self._wait(self._delay_after(tunnel))
+        return successor
+
+    async def _keep_connected(self, tunnel: Tunnel) -> Tunnel | None:
+        """Dial again each time the tunnel lost its connection, until it is closed or succeeded."""
+        while True:
+            reason = await tunnel.disconnected()
+            if tunnel.closed:
+                return None
+            logger.warning("the connection ended: %s; the streams wait for another", reason)
+            await self._wait(self._backoff.lost(self._lived_s))
+            successor = await self._connect(tunnel)
+            if successor is not tunnel:
+                await tunnel.close()
+                return successor
+
+    @property
+    def _lived_s(self) -> float:
+        return time.monotonic() - self._connected_at
+
+    def _delay_after(self, tunnel: Tunnel) -> float:
+        """How long to wait after a tunnel that is over."""
         goaway = tunnel.goaway
         if goaway is not None and goaway.code is GoAwayCode.REVOKED:
             return self._backoff.refused()
         if goaway is not None and goaway.code is GoAwayCode.REPLACED:
             return max(REPLACED_WAIT_S, self._backoff.lost(0))
-        return self._backoff.lost(lived, goaway.retry_after_s if goaway is not None else 0.0)
+        return self._backoff.lost(
+            self._lived_s, goaway.retry_after_s if goaway is not None else 0.0
+        )
 
-    async def _live(self, tunnel: Tunnel, hub: str) -> TunnelClosed:
-        async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(tunnel.run())
-            try:
-                await dial(tunnel, hub, self._config, self._state)
-                async with asyncio.timeout(READY_TIMEOUT_S):
-                    await tunnel.ready()
-            except DialFailed as error:
-                await tunnel.close()
-                failure = error
-            except (TimeoutError, TunnelClosed) as error:
-                await tunnel.close()
-                fault = own_fault(self._config, self._state)
-                ended = f"{hub} ended the connection before its HELLO: {error}"
-                failure = DialFailed(fault or ended, refused=fault is not None)
-            else:
-                logger.info("connected to %s", hub)
-                return await self._serve(tunnel, running)
-        raise failure
-
-    async def _serve(self, tunnel: Tunnel, running: asyncio.Task[TunnelClosed]) -> TunnelClosed:
-        """Do the duties of a tunnel while it lives."""
-        async with asyncio.TaskGroup() as duties:
-            tasks = [
-                duties.create_task(self._close_on_stop(tunnel)),
-                duties.create_task(self._duty(lambda: self._report(tunnel))),
-                duties.create_task(self._duty(lambda: self._send_metrics(tunnel))),
-                duties.create_task(self._duty(lambda: keep_renewed(tunnel, self._state))),
-            ]
-            closed = await running
-            for task in tasks:
-                task.cancel()
-        return closed
+    async def _wait(self, delay_s: float) -> None:
+        """Wait, or less when the agent stops."""
+        logger.info("next attempt in %.1f s", delay_s)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(delay_s):
+                await self._stop.wait()
 
     async def _close_on_stop(self, tunnel: Tunnel) -> None:
         await self._stop.wait()

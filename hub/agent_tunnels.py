@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import secrets
 import ssl
 import time
 from collections.abc import Awaitable, Callable
@@ -27,7 +28,6 @@ from protocol.aio import (
     ResetCode,
     Stream,
     Tunnel,
-    TunnelClosed,
 )
 from protocol.aio.websocket import Refusal, Request
 from protocol.frames import Hello
@@ -63,6 +63,7 @@ class AgentTunnels:
         self._software = software
         self.budget = Budget(PROCESS_BUDGET)
         self._dials = Buckets(per_s=0.2, burst=20)
+        self._addresses: dict[Tunnel, str] = {}
         self._handlers: dict[type[Message], OpenHandler] = {
             Report: self._take_report,
             Metrics: self._take_metrics,
@@ -83,8 +84,13 @@ class AgentTunnels:
             return Refusal(403, str(refusal))
         if self._dials.take(identity.node_id, time.monotonic()):
             return Refusal(503, "this node dials too often: wait")
+        tunnel = self._hub.registry.resumable(identity.node_id, request.resume)
+        if tunnel is not None:
+            self._addresses[tunnel] = request.address
+            return tunnel
         tunnel = self._make(identity)
-        self._tasks.create_task(self._guarded(tunnel, identity, request.address))
+        self._addresses[tunnel] = request.address
+        self._tasks.create_task(self._guarded(tunnel, identity))
         return tunnel
 
     def on_tls_error(self, address: str, error: ssl.SSLError) -> None:
@@ -118,39 +124,39 @@ class AgentTunnels:
             accepts=AgentOpen,
             budget=self.budget,
             name=f"node {self._hub.nodes.name_of(identity.node_id)}",
+            resume=secrets.token_bytes(32),
         )
 
-    async def _guarded(self, tunnel: Tunnel, identity: NodeIdentity, address: str) -> None:
+    async def _guarded(self, tunnel: Tunnel, identity: NodeIdentity) -> None:
         """Keep the failure of one tunnel from the others: it is closed, the agent comes back."""
         try:
-            await self._live(tunnel, identity, address)
+            await self._live(tunnel, identity)
         except Exception:
             logger.exception("%s: the tunnel failed", tunnel.name)
             self._hub.registry.detach(identity.node_id, tunnel)
             await tunnel.close(GoAwayCode.INTERNAL, "internal error of the hub")
+        finally:
+            del self._addresses[tunnel]
 
-    async def _live(self, tunnel: Tunnel, identity: NodeIdentity, address: str) -> None:
-        """A tunnel's life, from the upgrade to its end."""
+    async def _live(self, tunnel: Tunnel, identity: NodeIdentity) -> None:
+        """A tunnel's life, from the upgrade to its end, over as many connections as it takes."""
         node_id = identity.node_id
         registry, nodes = self._hub.registry, self._hub.nodes
         async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(tunnel.run())
-            try:
-                await tunnel.ready()
-            except TunnelClosed as error:
-                logger.info("%s: no tunnel: %s", address, error)
-                return
-            alone = registry.attach(node_id, tunnel, time.monotonic())
-            self._cut_if_barred_meanwhile(identity)
-            if alone:
-                await nodes.came_online(node_id, address, time.time())
-                self._hub.deployments.node_came_online(node_id)
-                self._hub.tasks.node_came_online(node_id)
-            else:
-                await self._quarantine(node_id)
-            closed = await running
-        if registry.detach(node_id, tunnel):
-            await nodes.went_offline(node_id, time.time(), str(closed))
+            tasks.create_task(tunnel.run())
+            while await tunnel.connected():
+                alone = registry.attach(node_id, tunnel, time.monotonic())
+                self._cut_if_barred_meanwhile(identity)
+                if alone:
+                    await nodes.came_online(node_id, self._addresses[tunnel], time.time())
+                    self._hub.deployments.node_came_online(node_id)
+                    self._hub.tasks.node_came_online(node_id)
+                else:
+                    await self._quarantine(node_id)
+                reason = await tunnel.disconnected()
+                if registry.holds(node_id, tunnel):
+                    await nodes.went_offline(node_id, time.time(), reason)
+        registry.detach(node_id, tunnel)
 
     def _cut_if_barred_meanwhile(self, identity: NodeIdentity) -> None:
         """A revocation between the upgrade and the registry found no tunnel to cut."""

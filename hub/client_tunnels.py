@@ -7,7 +7,11 @@ and the tunnel is closed when the token or its owner loses their rights.
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import logging
+import secrets
+from dataclasses import dataclass
 
 from hub.accounts.changes import Ended
 from hub.authz import Subject
@@ -29,6 +33,14 @@ LIMITS_OF_CLIENTS = Limits(max_streams=256, opens_per_s=1000.0)
 """A browser through a forward opens connections in bursts."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Session:
+    """A client's tunnel, and the token that it was opened with."""
+
+    tunnel: Tunnel
+    token_sha256: bytes
+
+
 class ClientTunnels:
     """Makes and runs the tunnels of clients."""
 
@@ -38,7 +50,7 @@ class ClientTunnels:
         self._tasks = tasks
         self._software = software
         self._budget = budget
-        self._open: set[Tunnel] = set()
+        self._open: dict[bytes, _Session] = {}
         self._clients = Clients(hub.registry, hub.nodes, hub.forwards, hub.shells)
 
     def on_request(self, request: Request) -> Tunnel | Refusal:
@@ -48,6 +60,10 @@ class ClientTunnels:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             return Refusal(401, "send a bearer token in Authorization")
+        digest = hashlib.sha256(token.strip().encode()).digest()
+        if (resumed := self._resumable(request.resume, digest)) is not None:
+            return resumed
+        name = secrets.token_bytes(32)
         signed_in: asyncio.Future[Subject] = asyncio.get_running_loop().create_future()
 
         async def handle(message: Open, stream: Stream) -> None:
@@ -62,25 +78,37 @@ class ClientTunnels:
             limits=LIMITS_OF_CLIENTS,
             budget=self._budget,
             name=f"client {request.address}",
+            resume=name,
         )
-        self._tasks.create_task(self._guarded(tunnel, token.strip(), request.address, signed_in))
+        self._open[name] = _Session(tunnel, digest)
+        self._tasks.create_task(self._guarded(name, token.strip(), request.address, signed_in))
         return tunnel
+
+    def _resumable(self, name: bytes, digest: bytes) -> Tunnel | None:
+        """The tunnel of a session that goes on, for whoever has its name and its token."""
+        session = self._open.get(name)
+        if session is None or not hmac.compare_digest(session.token_sha256, digest):
+            return None
+        return session.tunnel if session.tunnel.resume_by else None
 
     async def close_all(self) -> None:
         """Say GOAWAY to every client: the hub stops."""
         async with asyncio.TaskGroup() as tasks:
-            for tunnel in self._open:
-                tasks.create_task(tunnel.close(GoAwayCode.SHUTDOWN, "the hub is stopping"))
+            for session in list(self._open.values()):
+                tasks.create_task(session.tunnel.close(GoAwayCode.SHUTDOWN, "the hub is stopping"))
 
     async def _guarded(
-        self, tunnel: Tunnel, token: str, address: str, signed_in: asyncio.Future[Subject]
+        self, name: bytes, token: str, address: str, signed_in: asyncio.Future[Subject]
     ) -> None:
         """Keep the failure of one tunnel from the others."""
+        tunnel = self._open[name].tunnel
         try:
             await self._live(tunnel, token, address, signed_in)
         except Exception:
             logger.exception("%s: the tunnel failed", tunnel.name)
             await tunnel.close(GoAwayCode.INTERNAL, "internal error of the hub")
+        finally:
+            del self._open[name]
 
     async def _live(
         self, tunnel: Tunnel, token: str, address: str, signed_in: asyncio.Future[Subject]
@@ -99,9 +127,5 @@ class ClientTunnels:
                 if ended.covers(subject):
                     tasks.create_task(tunnel.close(GoAwayCode.REVOKED, "your rights changed"))
 
-            self._open.add(tunnel)
-            try:
-                with self._hub.accounts.watch(on_change):
-                    await tunnel.wait_closed()
-            finally:
-                self._open.discard(tunnel)
+            with self._hub.accounts.watch(on_change):
+                await tunnel.wait_closed()

@@ -1,6 +1,7 @@
 """Who holds which node's tunnel, in this process; the seam for several hubs.
 
-The newest tunnel of a node fences the older one. An instance (boot id, start time of the agent)
+The newest tunnel of a node fences the older one; one that lost its connection and may be resumed
+stays the node's, but the node is offline meanwhile. An instance (boot id, start time of the agent)
 that comes back after another one replaced it proves that two machines share one key: at the second
 proof within ten minutes both are quarantined.
 """
@@ -8,6 +9,7 @@ proof within ten minutes both are quarantined.
 from __future__ import annotations
 
 import asyncio
+import hmac
 import logging
 from collections import deque
 from collections.abc import Callable
@@ -44,11 +46,19 @@ class Registry:
         self._seen: dict[str, _Seen] = {}
 
     def __len__(self) -> int:
-        return len(self._tunnels)
+        return sum(tunnel.is_connected for tunnel in self._tunnels.values())
 
     def is_online(self, node_id: str) -> bool:
-        """Whether the node has a tunnel now."""
-        return node_id in self._tunnels
+        """Whether the node has a tunnel that is connected now."""
+        tunnel = self._tunnels.get(node_id)
+        return tunnel is not None and tunnel.is_connected
+
+    def resumable(self, node_id: str, name: bytes) -> Tunnel | None:
+        """The node's tunnel, when its session has this name and can go on."""
+        tunnel = self._tunnels.get(node_id)
+        if tunnel is None or not name or not hmac.compare_digest(tunnel.resume_by, name):
+            return None
+        return tunnel
 
     def rtt_ms(self, node_id: str) -> float | None:
         """The tunnel's last round-trip time in milliseconds."""
@@ -62,7 +72,7 @@ class Registry:
             NodeOffline: it has no tunnel, or lost it just now.
         """
         tunnel = self._tunnels.get(node_id)
-        if tunnel is None:
+        if tunnel is None or not tunnel.is_connected:
             raise NodeOffline(self._name_of(node_id))
         try:
             return await tunnel.open(message)
@@ -74,14 +84,15 @@ class Registry:
         return self._tunnels.get(node_id) is tunnel
 
     def attach(self, node_id: str, tunnel: Tunnel, now: float) -> bool:
-        """Make `tunnel` the node's; False: this was the second proof of a copied key.
+        """Make `tunnel` the node's, each time it is connected.
 
+        False: this was the second proof of a copied key.
         The tunnel that it replaces is told and closed. On False the caller quarantines the node and
         cuts it.
         """
         older = self._tunnels.get(node_id)
         self._tunnels[node_id] = tunnel
-        if older is not None:
+        if older is not None and older is not tunnel:
             logger.warning("node %s: a newer tunnel replaces the old one", self._name_of(node_id))
             self._close(older, GoAwayCode.REPLACED, "a newer tunnel of this node took over")
         return not self._is_cloned(node_id, tunnel, now)

@@ -135,8 +135,7 @@ class AsyncClient:
         Raises:
             MooringError: the hub can't be reached or refuses.
         """
-        hello = Hello(software="mooring", max_streams=0)
-        tunnel = Tunnel(Side.DIALLED, hello, name=self.identity.url)
+        tunnel = self._new_tunnel()
         async with _running(tunnel):
             await self._dial(tunnel)
             try:
@@ -144,17 +143,36 @@ class AsyncClient:
             except TunnelClosed as error:
                 raise (refused(tunnel) or error) from error
 
-    async def _dial(self, tunnel: Tunnel) -> None:
+    async def reconnect(self, tunnel: Tunnel) -> None:
+        """Give a tunnel that lost its connection another one; its streams go on.
+
+        The tunnel is closed when the hub has forgotten it.
+
+        Raises:
+            MooringError: the hub can't be reached or refuses; the tunnel waits on.
+        """
+        fresh = self._new_tunnel()
+        attached = await self._dial(fresh, tunnel)
+        if attached is fresh:
+            await fresh.close()
+            await tunnel.close()
+
+    def _new_tunnel(self) -> Tunnel:
+        hello = Hello(software="mooring", max_streams=0)
+        return Tunnel(Side.DIALLED, hello, name=self.identity.url, resume=b"")
+
+    async def _dial(self, tunnel: Tunnel, previous: Tunnel | None = None) -> Tunnel:
         who = self.identity
         try:
-            await connect_websocket(
+            attached = await connect_websocket(
                 tunnel,
                 f"wss://{who.url.removeprefix('https://')}/client",
                 who.tls(TUNNEL_ALPN),
+                previous=previous,
                 headers={"Authorization": f"Bearer {who.token}"},
                 proxy=who.proxy(),
             )
-            await tunnel.ready()
+            await attached.ready()
         except ConnectRefused as error:
             raise error_of(error.status, error.detail.encode()) from error
         except ssl.SSLCertVerificationError as error:
@@ -163,6 +181,7 @@ class AsyncClient:
         except (OSError, TunnelClosed) as error:
             unreachable = HubUnreachable(who.url, str(error) or "timed out")
             raise (refused(tunnel) or unreachable) from error
+        return attached
 
     async def _bytes(self, path: str, params: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
         with self._failures():

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -30,8 +31,28 @@ OPEN_TIMEOUT_S = 20.0
 MAX_CONNECTIONS = 200  # below the hub's limit of streams per tunnel
 
 
+class Waits:
+    """Full jitter between attempts, short again after a connection that was stable."""
+
+    def __init__(self) -> None:
+        self._longest_s = FIRST_WAIT_S
+        self._connected_at: float | None = None
+
+    def connected(self) -> None:
+        """An attempt worked."""
+        self._connected_at = time.monotonic()
+
+    async def wait(self) -> None:
+        """Wait before the next attempt."""
+        at, self._connected_at = self._connected_at, None
+        if at is not None and time.monotonic() - at > STABLE_AFTER_S:
+            self._longest_s = FIRST_WAIT_S
+        await asyncio.sleep(random.uniform(0, self._longest_s))  # noqa: S311  # full jitter
+        self._longest_s = min(2 * self._longest_s, LONGEST_WAIT_S)
+
+
 class Link:
-    """A tunnel to the hub that comes back when it is cut."""
+    """A tunnel to the hub that comes back when it is cut, with its streams when that is soon."""
 
     def __init__(self, hub: AsyncClient) -> None:
         self._hub = hub
@@ -44,33 +65,41 @@ class Link:
         Raises:
             MooringError: the first attempt failed, or the hub refuses us.
         """
-        loop = asyncio.get_running_loop()
-        wait_s, had_one = FIRST_WAIT_S, False
+        waits, had_one = Waits(), False
         while True:
-            started = loop.time()
             try:
-                await self._one_life()
+                await self._one_life(waits)
                 had_one = True
             except (HubUnreachable, Unavailable) as error:
                 if not had_one:
                     raise
                 logger.warning("%s", error)
-            stable = loop.time() - started > STABLE_AFTER_S
-            wait_s = FIRST_WAIT_S if stable else min(2 * wait_s, LONGEST_WAIT_S)
-            await asyncio.sleep(random.uniform(0, wait_s))  # noqa: S311  # full jitter
+            await waits.wait()
 
-    async def _one_life(self) -> None:
+    async def _one_life(self, waits: Waits) -> None:
         async with self._hub.tunnel() as tunnel:
             self._tunnel = tunnel
             self._up.set()
             try:
-                reason = await tunnel.wait_closed()
+                while not tunnel.closed:
+                    waits.connected()
+                    reason = await tunnel.disconnected()
+                    await self._resume(tunnel, waits)
             finally:
                 self._up.clear()
                 self._tunnel = None
             if (error := refused(tunnel)) is not None:
                 raise error
         logger.warning("the tunnel to %s ended: %s", self._hub.identity.url, reason)
+
+    async def _resume(self, tunnel: Tunnel, waits: Waits) -> None:
+        """Dial until the tunnel is connected again, or closed because it took too long."""
+        while not tunnel.closed and not tunnel.is_connected:
+            await waits.wait()
+            try:
+                await self._hub.reconnect(tunnel)
+            except (HubUnreachable, Unavailable) as error:
+                logger.info("%s", error)
 
     async def up(self) -> None:
         """Wait until the tunnel is there."""

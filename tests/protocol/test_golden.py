@@ -36,6 +36,7 @@ WRITTEN = {
     "RESET 2 REFUSED `no`": frames.reset(2, ResetCode.REFUSED, "no"),
     "PING": frames.ping(OPAQUE),
     "PONG": frames.pong(OPAQUE),
+    "ACK of 3 frames": frames.ack(3),
     "GOAWAY SHUTDOWN, back within 30 s": frames.goaway(
         frames.GoAway(code=GoAwayCode.SHUTDOWN, retry_after_s=30.0)
     ),
@@ -65,6 +66,7 @@ def test_the_golden_payloads_mean_what_they_say() -> None:
     assert opened == FORWARD
     assert frames.parse_window(parsed["WINDOW 2, 32,768 bytes"]) == 32768
     assert frames.parse_reset(parsed["RESET 2 REFUSED `no`"]) == (ResetCode.REFUSED, "no")
+    assert frames.parse_ack(parsed["ACK of 3 frames"]) == 3
     code, body = frames.parse_goaway(parsed["GOAWAY SHUTDOWN, back within 30 s"])
     assert (code, body.retry_after_s) == (GoAwayCode.SHUTDOWN, 30.0)
     hello = frames.parse_hello(parsed["HELLO, software `mooring/0.1.0`, 64 streams"])

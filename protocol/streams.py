@@ -13,6 +13,8 @@ from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.frames import HEADER_BYTES, Blank, Class, Payload
 from protocol.windows import ReceiveWindow, SendWindow
 
+LEAST_CREDIT = 16 * 1024  # bytes; with less, a backlog waits for more: half a window will come
+
 
 class State(Enum):
     """Where a stream is in its life."""
@@ -90,9 +92,10 @@ class StreamState:
 
     @property
     def can_send(self) -> bool:
-        """Something waits and credit (or a bare FIN) lets it go."""
+        """Something waits and credit (or a bare FIN) lets it go; no crumbs of a backlog."""
         if self.pending_bytes:
-            return self.send.credit > 0
+            credit = self.send.credit
+            return credit >= LEAST_CREDIT or credit >= self.pending_bytes
         return self.fin_queued
 
     def take(self, limit: int) -> tuple[Payload, int]:

@@ -18,13 +18,14 @@ from typing import cast
 
 from protocol.aio.stream import WRITE_HIGH, WRITE_LOW, Stream
 from protocol.errors import ProtocolError
-from protocol.frames import Bytes
+from protocol.frames import HEADER_BYTES, Blank, Bytes, Payload
 
 SOCKET_HIGH = 128 * 1024  # bytes that wait for the socket; above, credit waits too
 SOCKET_LOW = 32 * 1024
+PIECE_BYTES = 64 * 1024 - 16  # with its frame's and WebSocket's headers just four TLS records
 
 
-class TcpEnd(asyncio.Protocol):
+class TcpEnd(asyncio.BufferedProtocol):
     """The TCP side of a carried stream; a protocol of asyncio, for dialled and accepted sockets."""
 
     def __init__(self, accepted: Callable[[TcpEnd], object] | None = None) -> None:
@@ -34,6 +35,7 @@ class TcpEnd(asyncio.Protocol):
         self._stream: Stream | None = None
         self._done: asyncio.Future[None] | None = None
         self._error: Exception | None = None
+        self._room: Blank | None = None  # being read into
         self._early = b""  # came in before it was carried
         self._full = False  # the socket takes no more now
         self._owed = 0  # bytes whose credit waits for the socket
@@ -111,10 +113,18 @@ class TcpEnd(asyncio.Protocol):
         if self._accepted is not None:
             self._accepted(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Room for one read; what comes in becomes a frame where it is (asyncio)."""
+        self._room = Blank(HEADER_BYTES + PIECE_BYTES)
+        return self._room.payload
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Take bytes from the socket; stop when much waits for the tunnel (asyncio)."""
+        assert self._room is not None, "it was asked for"
+        room, self._room = self._room, None
+        data: Payload = room if nbytes == PIECE_BYTES else bytes(room.payload[:nbytes])
         if self._stream is None:
-            self._early += data
+            self._early += bytes(room.payload[:nbytes])
             self._open().pause_reading()
         elif self._stream.push(data) > WRITE_HIGH:
             self._paused = True

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from protocol.errors import RemoteProtocolError
 from protocol.frames import Type
@@ -17,6 +18,7 @@ from protocol.windows import Budget
 
 REPLAY_BUDGET = 4 * 1024 * 1024  # bytes per tunnel, inside the process's budget
 ENTRY_BYTES = 128  # what a kept frame costs beside its own bytes
+Sent: TypeAlias = bytes | bytearray
 _OPEN, _RESET = int(Type.OPEN), int(Type.RESET)
 
 
@@ -28,7 +30,7 @@ class Resumption:
     """Streams that can't continue."""
     told: set[int]
     """Those among them that the peer has to be told of, by RESET."""
-    again: list[tuple[int, bytes]]
+    again: list[tuple[int, Sent]]
     """Frames to send again, in order, each with its stream."""
 
 
@@ -42,7 +44,7 @@ class Replay:
         self._budget = budget
         self._sent = 0
         self._acknowledged = 0
-        self._kept: deque[tuple[int, int, bytes]] = deque()
+        self._kept: deque[tuple[int, int, Sent]] = deque()
         self._incomplete: dict[int, int] = {}  # stream: number of its last frame that is not kept
 
     @property
@@ -50,7 +52,7 @@ class Replay:
         """What is kept now."""
         return self._budget.used
 
-    def sent(self, stream_id: int, frame: bytes) -> None:
+    def sent(self, stream_id: int, frame: Sent) -> None:
         """Count a frame of a stream that goes out, and keep it if there is room."""
         self._sent += 1
         cost = len(frame) + ENTRY_BYTES
@@ -130,7 +132,7 @@ class Replay:
         return sizes.most_common(1)[0][0] if sizes else None
 
     def _give_up(self, stream_id: int) -> None:
-        kept: deque[tuple[int, int, bytes]] = deque()
+        kept: deque[tuple[int, int, Sent]] = deque()
         freed = 0
         for entry in self._kept:
             number, stream, frame = entry

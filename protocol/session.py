@@ -104,8 +104,8 @@ class Session:
         self._peer_open = 0
         self._greetings: deque[bytes] = deque([frames.hello(hello)])
         self._greeted = False
-        self._again: deque[tuple[int, bytes]] = deque()
-        self._control: deque[tuple[int, bytes]] = deque()
+        self._again: deque[tuple[int, bytes | bytearray]] = deque()
+        self._control: deque[tuple[int, bytes | bytearray]] = deque()
         self._scheduler = Scheduler()
         self._replay: Replay | None = None
         self._replay_budget = Budget(REPLAY_BUDGET, budget)
@@ -148,16 +148,17 @@ class Session:
         self._add_stream(stream_id, cls)
         return stream_id
 
-    def send(self, stream_id: int, data: bytes | memoryview) -> None:
-        """Queue bytes on a stream; the caller bounds the queue with `pending`."""
+    def send(self, stream_id: int, data: frames.Payload) -> int:
+        """Queue bytes on a stream; return how many wait, which the caller bounds."""
         stream = self._own(stream_id)
         if stream.fin_queued:
             raise LocalProtocolError(f"stream {stream_id} was finished")
         stream.happens(Happening.SEND_DATA)
-        if data:
+        if size := frames.payload_size(data):
             stream.pending.append(data)
-            stream.pending_bytes += len(data)
+            stream.pending_bytes += size
             self._scheduler.add(stream)
+        return stream.pending_bytes
 
     def finish(self, stream_id: int) -> None:
         """Queue FIN behind what waits on the stream; twice is once."""
@@ -174,14 +175,15 @@ class Session:
             self._queue_control(frames.reset(stream_id, code, reason), stream_id)
             self._forget(stream)
 
-    def consumed(self, stream_id: int, size: int, now: float) -> None:
-        """The application has read `size` bytes of the stream: credit goes back."""
+    def consumed(self, stream_id: int, size: int, now: float) -> int:
+        """The application has read `size` bytes of the stream; return the credit that goes back."""
         stream = self._streams.get(stream_id)
         if stream is None or stream.state not in (State.OPEN, State.FINISHED_LOCAL):
-            return
+            return 0
         credit = stream.receive.consumed(size, now, self._shortest_rtt_s())
         if credit:
             self._queue_control(frames.window(stream_id, credit), stream_id)
+        return credit
 
     def pending(self, stream_id: int) -> int:
         """How many bytes wait to be sent on the stream; 0 when it is gone."""
@@ -252,31 +254,31 @@ class Session:
 
     # --- what the transport does ---
 
-    def next_frame(self) -> tuple[int, bytes] | None:
+    def next_frame(self) -> tuple[int, bytes | bytearray] | None:
         """The next frame for the wire and its stream (0: control), or None when nothing can go."""
         if self._greetings:
-            frame = self._greetings.popleft()
-            self.bytes_sent += len(frame)
-            return 0, frame
+            greeting = self._greetings.popleft()
+            self.bytes_sent += len(greeting)
+            return 0, greeting
         if not self._greeted:
             return None
         if self._owes_ack:
             self._owes_ack, self._unacknowledged = False, 0
-            frame = frames.ack(self._received)
-            self.bytes_sent += len(frame)
-            return 0, frame
+            ack = frames.ack(self._received)
+            self.bytes_sent += len(ack)
+            return 0, ack
         if self._again or self._control:
-            stream_id, frame = (self._again or self._control).popleft()
-            self._sent(stream_id, frame)
-            return 0, frame
+            stream_id, again = (self._again or self._control).popleft()
+            self._sent(stream_id, again)
+            return 0, again
         chosen = self._scheduler.next()
         if chosen is None:
             return None
         stream, limit = chosen
-        piece = stream.take(limit)
+        piece, size = stream.take(limit)
         fin = stream.fin_queued and not stream.pending_bytes
         frame = frames.data(stream.id, stream.cls, piece, fin=fin)
-        self._scheduler.sent(stream, len(piece))
+        self._scheduler.sent(stream, size)
         if fin:
             stream.fin_queued = False
             stream.happens(Happening.SEND_FIN)
@@ -285,10 +287,11 @@ class Session:
         self._sent(stream.id, frame)
         return stream.id, frame
 
-    def receive(self, message: bytes | memoryview, now: float) -> None:
+    def receive(self, message: frames.Bytes, now: float) -> None:
         """Take one message from the wire; what happened is in `events()`.
 
-        The message is copied: a view may be reused afterwards.
+        Of a view nothing is copied: the data of the events is part of it, so take `events()`
+        before it is reused.
 
         Raises:
             RemoteProtocolError: the peer violated SPEC; a GOAWAY is queued, send it and close.
@@ -508,7 +511,7 @@ class Session:
             raise RemoteProtocolError("1024 control frames wait for the peer", GoAwayCode.FLOOD)
         self._control.append((stream_id, frame))
 
-    def _sent(self, stream_id: int, frame: bytes) -> None:
+    def _sent(self, stream_id: int, frame: bytes | bytearray) -> None:
         self.bytes_sent += len(frame)
         if stream_id and self._replay is not None:
             self._replay.sent(stream_id, frame)

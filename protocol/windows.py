@@ -15,6 +15,7 @@ INITIAL_WINDOW = (
 )  # bytes; the same for every stream, so that 256 of them fit a tunnel's budget
 MAX_WINDOW = 8 * 1024 * 1024
 MEASURE_S = 0.01  # the shortest time over which a stream's rate means something
+SLACK = 1024  # bytes
 TUNNEL_BUDGET = 16 * 1024 * 1024
 PROCESS_BUDGET = 512 * 1024 * 1024
 
@@ -93,7 +94,8 @@ class ReceiveWindow:
     def consumed(self, size: int, now: float, rtt_s: float) -> int:
         """Count `size` bytes that the application has read; return the credit to send, or 0.
 
-        Credit goes back in pieces of half a window.
+        Credit goes back in pieces of half a window, or just so much less that frames of a little
+        below 64 KiB, which senders make, add up to it.
 
         Args:
             size: bytes.
@@ -102,7 +104,7 @@ class ReceiveWindow:
         """
         self._unreturned += size
         self._read += size
-        if self._unreturned < self.size // 2:
+        if self._unreturned < self.size // 2 - SLACK:
             return 0
         elapsed = now - self._read_since
         if elapsed >= max(rtt_s, MEASURE_S):

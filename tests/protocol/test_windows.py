@@ -8,6 +8,7 @@ from protocol.errors import RemoteProtocolError
 from protocol.windows import (
     INITIAL_WINDOW,
     MAX_WINDOW,
+    SLACK,
     TUNNEL_BUDGET,
     Budget,
     ReceiveWindow,
@@ -31,8 +32,8 @@ class TestReceive:
     def test_credit_returns_in_halves_of_the_window(self) -> None:
         window = ReceiveWindow(Budget(0), 0.0)
         window.received(INITIAL_WINDOW)
-        assert window.consumed(INITIAL_WINDOW // 2 - 1, 1.0, 0.1) == 0
-        assert window.consumed(1, 1.0, 0.1) == INITIAL_WINDOW // 2
+        assert window.consumed(INITIAL_WINDOW // 2 - SLACK - 1, 1.0, 0.1) == 0
+        assert window.consumed(1, 1.0, 0.1) == INITIAL_WINDOW // 2 - SLACK
 
     def test_more_than_the_credit_is_refused_and_not_counted(self) -> None:
         window = ReceiveWindow(Budget(0), 0.0)

@@ -36,11 +36,9 @@ from protocol.frames import MAX_FRAME
 SUBPROTOCOL = "mooring.v1"
 NOTSENT_LOWAT = 128 * 1024  # bytes the kernel may hold unsent; more would hide from the scheduler
 UPGRADE_TIMEOUT_S = 10.0
-TLS_BUFFERS = {
-    "ssl_incoming_bio_size": 5 * (16 * 1024 + 64),
-    "ssl_outgoing_bio_size": 5 * (16 * 1024 + 64),
-}
-"""A frame's TLS records, in bytes. What the outgoing one holds is out of the scheduler's reach."""
+TLS_BUFFER = 5 * (
+    16 * 1024 + 64
+)  # bytes, each way: a frame's records. The scheduler can't see them
 READ_BUFFER = 4 * 1024  # grows to a frame's size on demand: idle tunnels stay small
 
 _wire_log = logging.getLogger("picows")
@@ -176,7 +174,8 @@ async def connect_websocket(
                 proxy=proxy,
                 read_buffer_init_size=READ_BUFFER,
                 logger_name=_wire_log,
-                **TLS_BUFFERS,
+                ssl_incoming_bio_size=TLS_BUFFER,
+                ssl_outgoing_bio_size=TLS_BUFFER,
             )
     except WSHandshakeError as error:
         response = error.response

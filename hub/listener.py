@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import aiofastnet
 
 from hub.client_hello import MAX_HELLO, Incomplete, NotTls, alpn_protocols
+from protocol.aio.websocket import TLS_BUFFER
 
 logger = logging.getLogger(__name__)
 
@@ -115,6 +116,8 @@ async def _connect(connection: socket.socket, route: Route) -> None:
             connection,
             ssl=route.context,
             ssl_handshake_timeout=HANDSHAKE_TIMEOUT_S,
+            ssl_incoming_bio_size=TLS_BUFFER,
+            ssl_outgoing_bio_size=TLS_BUFFER,
         )
     else:
         await loop.connect_accepted_socket(

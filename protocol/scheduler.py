@@ -47,14 +47,12 @@ class Scheduler:
 
     def next(self) -> tuple[StreamState, int] | None:
         """The stream to serve and how many payload bytes it may send now, or None."""
-        while self:
-            sparse = bool(self._sparse)
-            queue = self._sparse if sparse else self._bulk
+        while queue := self._sparse or self._bulk:
             stream = queue[0]
             if not stream.can_send:
                 queue.popleft()
                 # One round in the bulk list: a backlog that empties for a moment is not sparse.
-                if sparse and self._bulk:
+                if queue is self._sparse and self._bulk:
                     self._bulk.append(stream)
                 else:
                     stream.scheduled = False

@@ -122,6 +122,7 @@ class Session:
         self.rtt_s: float | None = None
         """The last round trip."""
         self._rtts: deque[float] = deque(maxlen=RTTS_KEPT)
+        self._shortest_rtt_s = DEFAULT_RTT_S
         self.closing = False
         """A GOAWAY was sent or received: no new streams."""
         self.bytes_sent = self.bytes_received = 0
@@ -180,7 +181,7 @@ class Session:
         stream = self._streams.get(stream_id)
         if stream is None or stream.state not in (State.OPEN, State.FINISHED_LOCAL):
             return 0
-        credit = stream.receive.consumed(size, now, self._shortest_rtt_s())
+        credit = stream.receive.consumed(size, now, self._shortest_rtt_s)
         if credit:
             self._queue_control(frames.window(stream_id, credit), stream_id)
         return credit
@@ -449,6 +450,7 @@ class Session:
             self._ping_sent = None
             self.rtt_s = max(now - sent, 0.0)
             self._rtts.append(self.rtt_s)
+            self._shortest_rtt_s = min(self._rtts)
             self._events.append(RoundTrip(self.rtt_s))
 
     def _on_goaway(self, frame: Frame, now: float) -> None:
@@ -457,9 +459,6 @@ class Session:
         self._events.append(PeerGoesAway(code, body.reason, body.retry_after_s))
 
     # --- inside ---
-
-    def _shortest_rtt_s(self) -> float:
-        return min(self._rtts, default=DEFAULT_RTT_S)
 
     def _own(self, stream_id: int) -> StreamState:
         try:

@@ -7,7 +7,7 @@ Only this file moves a stream's state.
 from __future__ import annotations
 
 from collections import deque
-from enum import Enum, auto
+from enum import IntEnum, auto
 
 from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.frames import HEADER_BYTES, Blank, Class, Payload
@@ -16,8 +16,8 @@ from protocol.windows import ReceiveWindow, SendWindow
 LEAST_CREDIT = 16 * 1024  # bytes; with less, a backlog waits for more: half a window will come
 
 
-class State(Enum):
-    """Where a stream is in its life."""
+class State(IntEnum):
+    """Where a stream is in its life. Numbers: their hash is looked up for every frame."""
 
     OPEN = auto()
     FINISHED_LOCAL = auto()  # we sent FIN
@@ -25,7 +25,7 @@ class State(Enum):
     CLOSED = auto()
 
 
-class Happening(Enum):
+class Happening(IntEnum):
     """What can happen to a stream."""
 
     SEND_DATA = auto()

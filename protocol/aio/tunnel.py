@@ -289,7 +289,7 @@ class Tunnel:
 
     def received(self, message: Bytes) -> None:
         """One message came in; a view is read only during this call."""
-        if self.closed:
+        if self._closed.done():
             return
         try:
             self._session.receive(message, time.monotonic())
@@ -431,7 +431,7 @@ class Tunnel:
     def _flush(self) -> None:
         """Hand frames to the transport while it takes them."""
         transport, session = self._transport, self._session
-        if transport is None or self.closed:
+        if transport is None or self._closed.done():
             return
         while transport.buffered() < TRANSPORT_HIGH:
             chosen = session.next_frame()

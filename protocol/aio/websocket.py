@@ -38,6 +38,9 @@ NOTSENT_LOWAT = 128 * 1024  # bytes the kernel may hold unsent; more would hide 
 RESUME_HEADER = "Mooring-Resume"
 """In the request: which session the dialler would like to go on with; in the answer: granted."""
 UPGRADE_TIMEOUT_S = 10.0
+TLS_BUFFER = 5 * (
+    16 * 1024 + 64
+)  # bytes, each way: a frame's records. The scheduler can't see them
 READ_BUFFER = 4 * 1024  # grows to a frame's size on demand: idle tunnels stay small
 
 _wire_log = logging.getLogger("picows")
@@ -191,6 +194,8 @@ async def connect_websocket(
                 proxy=proxy,
                 read_buffer_init_size=READ_BUFFER,
                 logger_name=_wire_log,
+                ssl_incoming_bio_size=TLS_BUFFER,
+                ssl_outgoing_bio_size=TLS_BUFFER,
             )
     except WSHandshakeError as error:
         response = error.response

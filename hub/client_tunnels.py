@@ -61,6 +61,7 @@ class ClientTunnels:
             accepts=ClientOpen,
             limits=LIMITS_OF_CLIENTS,
             budget=self._budget,
+            counts=self._hub.tunnels.clients,
             name=f"client {request.address}",
         )
         self._tasks.create_task(self._guarded(tunnel, token.strip(), request.address, signed_in))

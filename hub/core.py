@@ -27,6 +27,7 @@ from hub.shells import Shells
 from hub.store.engine import Store
 from hub.tasks import Tasks
 from hub.telemetry import Telemetry
+from hub.tunnel_metrics import TunnelTotals
 
 
 @dataclass(slots=True)
@@ -59,4 +60,5 @@ class Hub:
     packages: Packages
     deployments: Deployments
     telemetry: Telemetry = field(default_factory=Telemetry)
+    tunnels: TunnelTotals = field(default_factory=TunnelTotals)
     readiness: Readiness = field(default_factory=Readiness)

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 WRITE_HIGH = 256 * 1024  # bytes; `write` waits above
 WRITE_LOW = 64 * 1024  # bytes; and goes on below
+HALF_DONE_S = 60.0  # a stream that one side is done with, or a record begun, has so long
 CRUMB = 1024  # bytes; a piece smaller than this is joined to a small one before it
 
 
@@ -26,13 +27,20 @@ class Stream:
     """One stream. Made by `Tunnel`, never directly."""
 
     __slots__ = (
-        "_eof", "_error", "_finished", "_reader", "_tunnel", "_unread", "_writers", "id", "message",
+        "_abandoned", "_eof", "_error", "_finished", "_holding", "_reader", "_tunnel", "_unread",
+        "_writers", "due", "held", "id", "message",
     )  # fmt: skip
 
     def __init__(self, tunnel: Tunnel, stream_id: int, message: Open) -> None:
         self.id = stream_id
         self.message = message
         """The OPEN that made this stream."""
+        self.held = 0
+        """Bytes that wait unread."""
+        self.due: float | None = None
+        """When the tunnel resets it, on the monotonic clock, unless something is done before."""
+        self._abandoned = False
+        self._holding = tunnel.holding
         self._tunnel = tunnel
         self._unread: deque[bytes] = deque()
         self._eof = False
@@ -64,6 +72,8 @@ class Stream:
         if len(piece) > limit:
             self._unread.appendleft(piece[limit:])
             piece = piece[:limit]
+        self.held -= len(piece)
+        self._holding.remove(len(piece))
         self._tunnel.consumed(self.id, len(piece))
         return piece
 
@@ -121,11 +131,33 @@ class Stream:
 
     def received(self, data: bytes) -> None:
         """Bytes came in; crumbs are joined, so that what waits costs no more than its bytes."""
+        if self._abandoned:
+            return
         unread = self._unread
         if len(data) < CRUMB and unread and len(unread[-1]) < CRUMB:
             unread[-1] += data
         else:
             unread.append(data)
+        self.held += len(data)
+        self._holding.add(len(data))
+        self._wake_reader()
+
+    def drop(self) -> None:
+        """Nobody will read what waits."""
+        self._unread.clear()
+        self._holding.remove(self.held)
+        self.held = 0
+
+    def __del__(self) -> None:
+        # A stream that nobody refers to can't be read: what waited in it is no longer held.
+        if self.held:
+            self._holding.remove(self.held)
+
+    def abandon(self, now: float) -> None:
+        """Nobody reads or writes any more: what comes is dropped, and the peer has to finish."""
+        self._abandoned = True
+        self.due = now + HALF_DONE_S
+        self.drop()
         self._wake_reader()
 
     def finished(self) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -16,6 +17,7 @@ from typing import Protocol, TypeAlias, assert_never
 
 from protocol import events as ev
 from protocol.aio.stream import Stream
+from protocol.counts import Counts, Death
 from protocol.errors import (
     GoAwayCode,
     LocalProtocolError,
@@ -27,6 +29,7 @@ from protocol.errors import (
 )
 from protocol.frames import Hello
 from protocol.guard import DEFAULT_LIMITS, Limits
+from protocol.holdings import Holding
 from protocol.messages import Open
 from protocol.session import Session, Side
 from protocol.windows import Budget
@@ -35,6 +38,7 @@ logger = logging.getLogger(__name__)
 
 TRANSPORT_HIGH = 64 * 1024  # bytes below the scheduler, plus one frame
 CLOSE_TIMEOUT_S = 2.0
+UNREAD_TIMEOUT_S = 35.0  # a peer that takes no byte of what waits for so long is gone
 HANDLER_GRACE_S = 5.0  # an agent dials again only when its last tunnel's handlers are gone
 
 Handler: TypeAlias = Callable[[Open, Stream], Awaitable[None]]
@@ -68,6 +72,7 @@ class Tunnel:
         accepts: object = None,
         limits: Limits = DEFAULT_LIMITS,
         budget: Budget | None = None,
+        counts: Counts | None = None,
         name: str = "",
     ) -> None:
         """Make an end that is not joined to a transport yet.
@@ -79,6 +84,7 @@ class Tunnel:
             accepts: the Structs of `protocol.messages` that the peer may open.
             limits: what the peer may do.
             budget: the process's receive budget.
+            counts: what all tunnels of this kind count.
             name: of the peer, for the log.
         """
         self.loop = asyncio.get_running_loop()
@@ -91,10 +97,16 @@ class Tunnel:
             accepts=accepts,
             limits=limits,
             budget=budget,
+            counts=counts,
             jitter=random.random,
         )
+        self._counts = counts
+        self._most_handlers = 2 * limits.max_streams
+        self._session.holding.shed = self._shed
         self._streams: dict[int, Stream] = {}
         self._transport: Transport | None = None
+        self._taken = -math.inf  # bytes that the transport has passed on, when that last grew
+        self._taken_at = 0.0
         self._tasks: asyncio.TaskGroup | None = None
         self._serving: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -192,6 +204,11 @@ class Tunnel:
 
     # --- for streams ---
 
+    @property
+    def holding(self) -> Holding:
+        """What waits unread in this tunnel."""
+        return self._session.holding
+
     def send(self, stream_id: int, data: bytes | memoryview) -> int:
         """Queue bytes; return how many of the stream wait now."""
         self._session.send(stream_id, data)
@@ -225,6 +242,7 @@ class Tunnel:
     def attach(self, transport: Transport) -> None:
         """The transport is open: start talking."""
         self._transport = transport
+        self._taken_at = time.monotonic()
         self._schedule_tick()
         self._flush()
 
@@ -235,6 +253,11 @@ class Tunnel:
         self._guard(lambda: self._session.receive(message, time.monotonic()))
         self._dispatch()
         self._flush()
+
+    def noise(self) -> None:
+        """Something came in that is no frame, such as a ping of the carrier: it counts, no more."""
+        if not self.closed:
+            self._guard(lambda: self._session.noise(time.monotonic()))
 
     def writable(self) -> None:
         """The transport's buffer has room again."""
@@ -256,6 +279,7 @@ class Tunnel:
         for stream in self._streams.values():
             stream.failed(error)
         self._streams.clear()
+        self._session.end()
 
     # --- inside ---
 
@@ -283,6 +307,7 @@ class Tunnel:
         self.lost(reason)
         if transport is not None:
             transport.close()
+            self.loop.call_later(CLOSE_TIMEOUT_S, transport.abort)
 
     def _abort(self, reason: str) -> None:
         transport = self._transport
@@ -322,7 +347,9 @@ class Tunnel:
 
     def _serve(self, stream: Stream) -> None:
         """Start the handler of a stream that the peer opened; before `run` it waits for it."""
-        if self._tasks is not None:
+        if len(self._serving) >= self._most_handlers:
+            stream.reset(ResetCode.OVERLOADED, "streams that ended are still being cleared up")
+        elif self._tasks is not None:
             task = self._tasks.create_task(self._handle(stream))
             self._serving.add(task)
             task.add_done_callback(self._serving.discard)
@@ -342,6 +369,7 @@ class Tunnel:
             stream.reset(ResetCode.INTERNAL, "internal error")
         else:
             stream.finish()
+        stream.abandon(time.monotonic())
 
     def _flush(self) -> None:
         """Hand frames to the transport while it takes them."""
@@ -371,7 +399,39 @@ class Tunnel:
             wait_s = max(self._session.deadline() - time.monotonic(), 0.0)
             self._timer = self.loop.call_later(wait_s, self._tick)
 
+    def _cut_if_unread(self, now: float) -> None:
+        """Cut a peer that takes nothing of what waits for it, even when it still sends."""
+        if self._transport is None or self.closed:
+            return
+        waiting = self._transport.buffered()
+        taken = self._session.bytes_sent - waiting
+        if not waiting or taken > self._taken:
+            self._taken, self._taken_at = taken, now
+        elif now - self._taken_at >= UNREAD_TIMEOUT_S:
+            if self._counts is not None:
+                self._counts.deaths[Death.UNREAD] += 1
+            self._abort(f"the peer read nothing for {now - self._taken_at:.0f} s")
+
+    def _reset_overdue(self, now: float) -> None:
+        for stream in list(self._streams.values()):
+            if stream.due is not None and now >= stream.due:
+                stream.reset(ResetCode.TIMEOUT, "half done for too long")
+
+    def _shed(self) -> bool:
+        """The process holds too much: the stream that holds most gives way."""
+        heaviest = max(self._streams.values(), key=lambda stream: stream.held, default=None)
+        if heaviest is None or not heaviest.held:
+            return False
+        heaviest.drop()
+        if self._counts is not None:
+            self._counts.sheds += 1
+        heaviest.reset(ResetCode.OVERLOADED, "too much waits unread")
+        return True
+
     def _tick(self) -> None:
+        now = time.monotonic()
+        self._cut_if_unread(now)
+        self._reset_overdue(now)
         self._guard(lambda: self._session.tick(time.monotonic()))
         self._dispatch()
         self._flush()

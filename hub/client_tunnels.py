@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 CLIENT_PATH = "/client"
 LIMITS_OF_CLIENTS = Limits(max_streams=256, opens_per_s=1000.0)
 """A browser through a forward opens connections in bursts."""
+TUNNELS_PER_USER = 64
 
 
 class ClientTunnels:
@@ -38,7 +39,7 @@ class ClientTunnels:
         self._tasks = tasks
         self._software = software
         self._budget = budget
-        self._open: set[Tunnel] = set()
+        self._open: dict[Tunnel, str] = {}
         self._clients = Clients(hub.registry, hub.nodes, hub.forwards, hub.shells)
 
     def on_request(self, request: Request) -> Tunnel | Refusal:
@@ -94,15 +95,20 @@ class ClientTunnels:
                 signed_in.cancel()
                 await tunnel.close(GoAwayCode.REVOKED, str(error))
                 return
+            if sum(owner == subject.user_id for owner in self._open.values()) >= TUNNELS_PER_USER:
+                signed_in.cancel()
+                reason = f"you have {TUNNELS_PER_USER} tunnels open; close some first"
+                await tunnel.close(GoAwayCode.FLOOD, reason)
+                return
+            self._open[tunnel] = subject.user_id
             signed_in.set_result(subject)
 
             def on_change(ended: Ended) -> None:
                 if ended.covers(subject):
                     tasks.create_task(tunnel.close(GoAwayCode.REVOKED, "your rights changed"))
 
-            self._open.add(tunnel)
             try:
                 with self._hub.accounts.watch(on_change):
                     await tunnel.wait_closed()
             finally:
-                self._open.discard(tunnel)
+                del self._open[tunnel]

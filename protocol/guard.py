@@ -11,6 +11,7 @@ MAX_STRAY_FRAMES = 4096  # frames on closed streams, refused OPENs, empty DATA, 
 MAX_PINGS = 200  # in one period
 MAX_WINDOWS = 4096  # in one period, and one more for each `BYTES_PER_WINDOW` that we sent
 BYTES_PER_WINDOW = 4096
+STRAYS_PER_RESET = 16  # more, for each stream that we reset: frames may have crossed it
 FLOOD_PERIOD_S = 10.0
 
 
@@ -32,8 +33,8 @@ class Guard:
     """Counts what one peer does; one token bucket for OPENs, one window for frames to no effect."""
 
     __slots__ = (
-        "_counts", "_limits", "_opens", "_opens_at", "_period_start", "_pings", "_sent_before",
-        "_strays", "_windows",
+        "_counts", "_limits", "_opens", "_opens_at", "_period_start", "_pings", "_resets",
+        "_sent_before", "_strays", "_windows",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, now: float, counts: Counts) -> None:
@@ -41,7 +42,7 @@ class Guard:
         self._counts = counts
         self._opens = float(limits.opens_burst)
         self._opens_at = self._period_start = now
-        self._pings = self._strays = self._windows = self._sent_before = 0
+        self._pings = self._strays = self._windows = self._resets = self._sent_before = 0
 
     def refusal(self, open_streams: int, now: float) -> Refusal | None:
         """Why the peer may not open one more stream; None when it may, which is counted."""
@@ -66,6 +67,10 @@ class Guard:
         self._pings += 1
         self._check(self._pings, MAX_PINGS, Flood.PINGS)
 
+    def reset(self) -> None:
+        """We reset a stream that was open: the peer could not know."""
+        self._resets += 1
+
     def stray(self, now: float) -> None:
         """Count a frame that achieved nothing.
 
@@ -74,7 +79,8 @@ class Guard:
         """
         self._begin_period(now)
         self._strays += 1
-        self._check(self._strays, MAX_STRAY_FRAMES, Flood.STRAYS)
+        most = MAX_STRAY_FRAMES + STRAYS_PER_RESET * self._resets
+        self._check(self._strays, most, Flood.STRAYS)
 
     def window(self, now: float, bytes_sent: int) -> None:
         """Count a WINDOW frame; `bytes_sent` is what the session has sent since it began.
@@ -92,7 +98,7 @@ class Guard:
         if now - self._period_start <= FLOOD_PERIOD_S:
             return False
         self._period_start = now
-        self._pings = self._strays = self._windows = 0
+        self._pings = self._strays = self._windows = self._resets = 0
         return True
 
     def _check(self, count: int, most: int, flood: Flood) -> None:

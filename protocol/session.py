@@ -165,6 +165,7 @@ class Session:
         stream = self._streams.get(stream_id)
         if stream is not None:
             stream.happens(Happening.SEND_RESET)
+            self._guard.reset()
             self._forget(stream)
             self._send_reset(stream_id, code, reason)
 

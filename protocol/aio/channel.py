@@ -64,6 +64,10 @@ class Channel(Generic[SendT, ReceiveT]):
         """Send FIN."""
         self.stream.finish()
 
+    def leave(self) -> None:
+        """Send FIN and be done, as `Stream.leave`."""
+        self.stream.leave()
+
     def reset(self, code: ResetCode, reason: str = "") -> None:
         """Reset the stream."""
         self.stream.reset(code, reason)

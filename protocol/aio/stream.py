@@ -8,6 +8,7 @@ write.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from typing import TYPE_CHECKING
 
@@ -109,6 +110,13 @@ class Stream:
         """End the stream both ways at once, unless it has ended already."""
         self._tunnel.reset(self.id, code, reason)
 
+    def leave(self) -> None:
+        """Send FIN and be done: what still comes is dropped; the peer has 60 s to finish too."""
+        self.finish()
+        self._abandoned = True
+        self.due = time.monotonic() + HALF_DONE_S
+        self.drop()
+
     def close(self) -> None:
         """Be done with the stream: FIN when the peer has finished too, else RESET(CANCELLED)."""
         if self._eof:
@@ -152,13 +160,6 @@ class Stream:
         # A stream that nobody refers to can't be read: what waited in it is no longer held.
         if self.held:
             self._holding.remove(self.held)
-
-    def abandon(self, now: float) -> None:
-        """Nobody reads or writes any more: what comes is dropped, and the peer has to finish."""
-        self._abandoned = True
-        self.due = now + HALF_DONE_S
-        self.drop()
-        self._wake_reader()
 
     def finished(self) -> None:
         """The peer sent FIN."""

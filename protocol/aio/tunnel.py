@@ -360,6 +360,7 @@ class Tunnel:
             await self._handler(stream.message, stream)
         except (StreamReset, TunnelClosed) as error:
             logger.debug("%s: stream %d ended: %s", self.name, stream.id, error)
+            stream.reset(ResetCode.CANCELLED, str(error))  # it may have been another one's end
         except ProtocolError as error:
             logger.warning("%s: stream %d: %s", self.name, stream.id, error)
             stream.reset(ResetCode.PROTOCOL, str(error))
@@ -368,8 +369,7 @@ class Tunnel:
             logger.exception("%s: stream %d (%s) failed", self.name, stream.id, kind)
             stream.reset(ResetCode.INTERNAL, "internal error")
         else:
-            stream.finish()
-        stream.abandon(time.monotonic())
+            stream.leave()
 
     def _flush(self) -> None:
         """Hand frames to the transport while it takes them."""

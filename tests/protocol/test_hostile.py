@@ -134,6 +134,17 @@ class TestFloods:  # SPEC §4.3, §4.4, §4.6
             pair.hub.receive(frames.window(stream, piece), pair.now)
         assert not pair.counts.floods
 
+    def test_what_crosses_our_own_resets_is_no_flood(self, make_pair: Callable[..., Pair]) -> None:
+        pair = make_pair(Limits(opens_per_s=1e6))
+        for _ in range(MAX_STRAY_FRAMES):
+            stream = pair.hub.open(FORWARD)
+            pair.hub.reset(stream, ResetCode.CANCELLED)
+            while pair.hub.next_frame() is not None:
+                pass
+            for _ in range(3):
+                pair.hub.receive(frames.data(stream, Class.FORWARD, b"crossed"), pair.now)
+        assert not pair.counts.floods
+
     def test_what_comes_slowly_enough_is_no_flood(self, pair: Pair) -> None:
         for _ in range(4):
             for _ in range(MAX_PINGS):

@@ -107,7 +107,8 @@ class Stream:
             self._tunnel.finish(self.id)
 
     def reset(self, code: ResetCode, reason: str = "") -> None:
-        """End the stream both ways at once, unless it has ended already."""
+        """End the stream both ways at once, unless it has ended already; what waits is dropped."""
+        self.drop()
         self._tunnel.reset(self.id, code, reason)
 
     def leave(self) -> None:

@@ -422,7 +422,6 @@ class Tunnel:
         heaviest = max(self._streams.values(), key=lambda stream: stream.held, default=None)
         if heaviest is None or not heaviest.held:
             return False
-        heaviest.drop()
         if self._counts is not None:
             self._counts.sheds += 1
         heaviest.reset(ResetCode.OVERLOADED, "too much waits unread")

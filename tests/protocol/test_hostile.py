@@ -434,6 +434,30 @@ async def test_the_stream_that_holds_most_gives_way_and_an_echo_goes_on() -> Non
         release.set()
 
 
+async def test_what_waited_on_a_stream_that_we_reset_is_no_longer_held() -> None:
+    async def source(_: messages.Open, stream: Stream) -> None:
+        await stream.write(bytes(INITIAL_WINDOW))
+
+    async with memory_pair(source) as (_, accepted):
+        stream = await accepted.open(FORWARD)
+        await until(lambda: accepted.holding.held == INITIAL_WINDOW)
+        stream.reset(ResetCode.CANCELLED)
+        assert (accepted.holding.held, stream.held) == (0, 0)
+
+
+async def test_what_waits_on_a_stream_that_nobody_refers_to_is_no_longer_held() -> None:
+    async def source(_: messages.Open, stream: Stream) -> None:
+        await stream.write(bytes(INITIAL_WINDOW))
+
+    async with memory_pair(source) as (_, accepted):
+        stream = await accepted.open(FORWARD)
+        stream.finish()
+        await until(lambda: accepted.stream_count == 0)
+        assert accepted.holding.held == INITIAL_WINDOW
+        del stream
+        assert accepted.holding.held == 0
+
+
 class joined:  # reads as the context manager it is
     """A tunnel whose accepting end serves with the budget and the counts given."""
 

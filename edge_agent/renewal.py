@@ -31,6 +31,7 @@ _log = logging.getLogger(__name__)
 LOOK_EVERY_S = 3600.0
 """The clock may be set meanwhile: look at it this often."""
 RETRY_S = 600.0
+ANSWER_WITHIN_S = 60.0
 
 
 class RenewalFailed(Exception):
@@ -108,8 +109,11 @@ async def renew(tunnel: Tunnel, state: StateDir, config: AgentConfig, now: float
         raise StateError(f"the node's key or trust can't be read: {error}; join again") from error
     stream = await tunnel.open(Renew(csr_pem=request))
     channel: Channel[Message, Certificate] = Channel(stream, Certificate)
-    answer = await channel.receive()
-    channel.finish()
+    try:
+        async with asyncio.timeout(ANSWER_WITHIN_S), stream:
+            answer = await channel.receive()
+    except TimeoutError:
+        raise RenewalFailed(f"the hub did not answer within {ANSWER_WITHIN_S:.0f} s") from None
     if answer is None:
         raise RenewalFailed("the hub answered nothing")
     try:

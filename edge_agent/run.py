@@ -32,7 +32,15 @@ from edge_agent.policy import PolicyFile
 from edge_agent.processes import boot_id
 from edge_agent.renewal import keep_renewed
 from edge_agent.state import StateDir
-from protocol.aio import Channel, GoAwayCode, ProtocolError, Tunnel, TunnelClosed
+from protocol.aio import (
+    Channel,
+    GoAwayCode,
+    ProtocolError,
+    ResetCode,
+    StreamReset,
+    Tunnel,
+    TunnelClosed,
+)
 from protocol.frames import Hello
 from protocol.guard import LIMITS_OF_HUB
 from protocol.messages import (
@@ -52,6 +60,7 @@ logger = logging.getLogger(__name__)
 VERSION = version("mooring")
 
 REPORT_EVERY_S = 300.0
+ACCEPTED_WITHIN_S = 60.0
 """How often facts are gathered again; they are sent when they changed."""
 READY_TIMEOUT_S = 15.0
 REPLACED_WAIT_S = 5.0
@@ -253,7 +262,11 @@ class Agent:
         )
         async with await tunnel.open(report) as stream:
             channel: Channel[Message, Accepted] = Channel(stream, Accepted)
-            await channel.receive()
+            try:
+                async with asyncio.timeout(ACCEPTED_WITHIN_S):
+                    await channel.receive()
+            except TimeoutError:
+                raise StreamReset(ResetCode.TIMEOUT, "the report was not taken in time") from None
 
     async def _send_metrics(self, tunnel: Tunnel) -> None:
         async with await tunnel.open(Metrics()) as stream:

@@ -44,7 +44,6 @@ from protocol.messages import (
     Report,
 )
 from protocol.session import Side
-from protocol.windows import PROCESS_BUDGET, Budget
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ class AgentTunnels:
         self._hub = hub
         self._tasks = tasks
         self._software = software
-        self.budget = Budget(PROCESS_BUDGET)
+        self.budget = hub.tunnels.budget
         self._dials = Buckets(per_s=0.2, burst=20)
         self._addresses: dict[Tunnel, str] = {}
         self._handlers: dict[type[Message], OpenHandler] = {
@@ -123,6 +122,7 @@ class AgentTunnels:
             handle,
             accepts=AgentOpen,
             budget=self.budget,
+            counts=self._hub.tunnels.agents,
             name=f"node {self._hub.nodes.name_of(identity.node_id)}",
             resume=secrets.token_bytes(32),
         )

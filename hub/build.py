@@ -36,6 +36,7 @@ from hub.registry import Registry
 from hub.shells import Shells
 from hub.store.engine import Store
 from hub.tasks import Tasks
+from hub.tunnel_metrics import expose_tunnels
 from protocol.aio import GoAwayCode
 
 logger = logging.getLogger(__name__)
@@ -111,6 +112,12 @@ def _expose(hub: Hub) -> None:
     gauge("mooring_nodes", "Nodes that are known.", lambda: len(hub.nodes.all()))
     gauge("mooring_nodes_connected", "Nodes with a tunnel.", lambda: len(hub.registry))
     gauge("mooring_store_queue", "Writes that wait.", lambda: hub.store.queue_depth)
+    hub.telemetry.counter(
+        "mooring_handshakes_refused_total",
+        "Connections of addresses with too many handshakes.",
+        hub.addresses.refused,
+    )
+    expose_tunnels(hub.telemetry, hub.tunnels)
 
 
 async def load_hub(hub: Hub) -> None:

@@ -31,14 +31,16 @@ logger = logging.getLogger(__name__)
 CLIENT_PATH = "/client"
 LIMITS_OF_CLIENTS = Limits(max_streams=256, opens_per_s=1000.0)
 """A browser through a forward opens connections in bursts."""
+TUNNELS_PER_USER = 64
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Session:
-    """A client's tunnel, and the token that it was opened with."""
+    """A client's tunnel, the token that it was opened with, and whose that is once it is known."""
 
     tunnel: Tunnel
     token_sha256: bytes
+    user_id: str = ""
 
 
 class ClientTunnels:
@@ -77,6 +79,7 @@ class ClientTunnels:
             accepts=ClientOpen,
             limits=LIMITS_OF_CLIENTS,
             budget=self._budget,
+            counts=self._hub.tunnels.clients,
             name=f"client {request.address}",
             resume=name,
         )
@@ -103,7 +106,7 @@ class ClientTunnels:
         """Keep the failure of one tunnel from the others."""
         tunnel = self._open[name].tunnel
         try:
-            await self._live(tunnel, token, address, signed_in)
+            await self._live(self._open[name], token, address, signed_in)
         except Exception:
             logger.exception("%s: the tunnel failed", tunnel.name)
             await tunnel.close(GoAwayCode.INTERNAL, "internal error of the hub")
@@ -111,8 +114,9 @@ class ClientTunnels:
             del self._open[name]
 
     async def _live(
-        self, tunnel: Tunnel, token: str, address: str, signed_in: asyncio.Future[Subject]
+        self, session: _Session, token: str, address: str, signed_in: asyncio.Future[Subject]
     ) -> None:
+        tunnel = session.tunnel
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(tunnel.run())
             try:
@@ -121,6 +125,13 @@ class ClientTunnels:
                 signed_in.cancel()
                 await tunnel.close(GoAwayCode.REVOKED, str(error))
                 return
+            owners = [other.user_id for other in self._open.values()]
+            if owners.count(subject.user_id) >= TUNNELS_PER_USER:
+                signed_in.cancel()
+                reason = f"you have {TUNNELS_PER_USER} tunnels open; close some first"
+                await tunnel.close(GoAwayCode.FLOOD, reason)
+                return
+            session.user_id = subject.user_id
             signed_in.set_result(subject)
 
             def on_change(ended: Ended) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from certs.authority import Authority
 from hub.accounts.accounts import Accounts
+from hub.address_limits import AddressLimits
 from hub.audit import Audit
 from hub.config import HubConfig
 from hub.deployments import Deployments
@@ -27,6 +28,7 @@ from hub.shells import Shells
 from hub.store.engine import Store
 from hub.tasks import Tasks
 from hub.telemetry import Telemetry
+from hub.tunnel_metrics import TunnelTotals
 
 
 @dataclass(slots=True)
@@ -59,4 +61,6 @@ class Hub:
     packages: Packages
     deployments: Deployments
     telemetry: Telemetry = field(default_factory=Telemetry)
+    addresses: AddressLimits = field(default_factory=AddressLimits)
+    tunnels: TunnelTotals = field(default_factory=TunnelTotals)
     readiness: Readiness = field(default_factory=Readiness)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 import aiofastnet
 
+from hub.address_limits import AddressLimits
 from hub.client_hello import MAX_HELLO, Incomplete, NotTls, alpn_protocols
 from protocol.aio.websocket import TLS_BUFFER
 
@@ -44,8 +45,14 @@ class Route:
 class Listener:
     """Listening sockets whose connections are routed by ALPN."""
 
-    def __init__(self, routes: Mapping[bytes, Route], default: Route) -> None:
+    def __init__(
+        self,
+        routes: Mapping[bytes, Route],
+        default: Route,
+        addresses: AddressLimits | None = None,
+    ) -> None:
         """`routes` maps ALPN names; connections that name none of them get `default`."""
+        self._addresses = AddressLimits() if addresses is None else addresses
         self._routes = routes
         self._default = default
         self._handshakes = asyncio.Semaphore(MAX_HANDSHAKES)
@@ -79,8 +86,9 @@ class Listener:
         address = _address_of(connection)
         try:
             connection.setblocking(False)
-            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S + 5):
-                await self._route(connection, address)
+            with self._addresses.entering(address):
+                async with asyncio.timeout(HANDSHAKE_TIMEOUT_S + 5):
+                    await self._route(connection, address)
         except (OSError, TimeoutError) as error:
             logger.debug("%s: no connection: %r", address, error)
             connection.close()

@@ -143,9 +143,11 @@ async def _open_for_all(
             JOIN_ALPN.encode(): Route(faces.join, pages_protocol),
             CLIENT_ALPN.encode(): client,
         }
-        listeners = [tasks.create_task(Listener(routes, pages).serve(ports.shared))]
+        listeners = [tasks.create_task(Listener(routes, pages, hub.addresses).serve(ports.shared))]
         if ports.tunnels:
-            listeners.append(tasks.create_task(Listener(routes, tunnel).serve(ports.tunnels)))
+            listeners.append(
+                tasks.create_task(Listener(routes, tunnel, hub.addresses).serve(ports.tunnels))
+            )
         hub.readiness.listening = True
         try:
             yield

@@ -168,7 +168,7 @@ class Shell:
         if self.exited is None:
             self._channel.reset(ResetCode.CANCELLED, self.reason or "the session was closed")
         else:
-            self._channel.finish()
+            self._channel.leave()
 
 
 class Shells:

@@ -1,14 +1,25 @@
 """The hub's own metrics as Prometheus text: what parts register, read when somebody asks.
 
-telemetry.gauge("mooring_nodes_connected", "Nodes with a tunnel.", lambda: len(registry))
-telemetry.requests.add()
+    telemetry.gauge("mooring_nodes_connected", "Nodes with a tunnel.", lambda: len(registry))
+    telemetry.requests.add()
+    telemetry.family("mooring_things_total", "Things, by colour.", "counter", read_things)
+
+A family gives one `Sample` per combination of its labels; HELP and TYPE stand once above them.
 """
 
 from __future__ import annotations
 
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Literal, TypeAlias
+
+Kind: TypeAlias = Literal["counter", "gauge", "histogram"]
+
+_NAME = re.compile(r"mooring_[a-z0-9_]+")
+_LABEL = re.compile(r"[a-z][a-z0-9_]*")
 
 
 @dataclass(slots=True)
@@ -23,11 +34,20 @@ class Counter:
 
 
 @dataclass(frozen=True, slots=True)
-class _Metric:
+class Sample:
+    """One line of a family: its value, its labels, and for histograms what follows the name."""
+
+    value: float
+    labels: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    suffix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Family:
     name: str
     text: str
-    kind: str
-    read: Callable[[], float]
+    kind: Kind
+    read: Callable[[], Iterable[Sample]]
 
 
 @dataclass(slots=True)
@@ -36,7 +56,7 @@ class Telemetry:
 
     requests: Counter = field(default_factory=Counter)
     failures: Counter = field(default_factory=Counter)
-    _metrics: dict[str, _Metric] = field(default_factory=dict)
+    _families: dict[str, _Family] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         started = time.monotonic()
@@ -48,22 +68,53 @@ class Telemetry:
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Register a value that is read at each exposition; `read` must be quick."""
-        self._register(_Metric(name, text, "gauge", read))
+        self.family(name, text, "gauge", lambda: (Sample(read()),))
 
     def counter(self, name: str, text: str, counter: Counter) -> None:
         """Register a counter."""
-        self._register(_Metric(name, text, "counter", lambda: counter.value))
+        self.family(name, text, "counter", lambda: (Sample(counter.value),))
+
+    def family(
+        self, name: str, text: str, kind: Kind, read: Callable[[], Iterable[Sample]]
+    ) -> None:
+        """Register what gives several samples; `read` must be quick, its labels few.
+
+        Raises:
+            ValueError: the name is taken, or not one of ours.
+        """
+        if not _NAME.fullmatch(name):
+            raise ValueError(f"{name} is no metric's name: mooring_ and a-z, 0-9, _")
+        if name in self._families:
+            raise ValueError(f"the metric {name} is registered twice")
+        self._families[name] = _Family(name, text, kind, read)
 
     def exposition(self) -> str:
         """Return all metrics in Prometheus' text format 0.0.4."""
         lines = []
-        for metric in self._metrics.values():
-            lines.append(f"# HELP {metric.name} {metric.text}")
-            lines.append(f"# TYPE {metric.name} {metric.kind}")
-            lines.append(f"{metric.name} {float(metric.read()):.15g}")
+        for family in self._families.values():
+            lines.append(f"# HELP {family.name} {_escaped(family.text)}")
+            lines.append(f"# TYPE {family.name} {family.kind}")
+            lines += [_line(family.name, sample) for sample in family.read()]
         return "\n".join(lines) + "\n"
 
-    def _register(self, metric: _Metric) -> None:
-        if metric.name in self._metrics:
-            raise ValueError(f"the metric {metric.name} is registered twice")
-        self._metrics[metric.name] = metric
+
+def _line(name: str, sample: Sample) -> str:
+    return f"{name}{sample.suffix}{_labels(sample.labels)} {float(sample.value):.15g}"
+
+
+def _labels(labels: Mapping[str, str]) -> str:
+    if not labels:
+        return ""
+    for label in labels:
+        if not _LABEL.fullmatch(label):
+            raise ValueError(f"{label!r} is no label's name: a-z, 0-9, _")
+    quoted = (f'{label}="{_quoted(value)}"' for label, value in labels.items())
+    return "{" + ",".join(quoted) + "}"
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace("\n", "\\n")
+
+
+def _quoted(value: str) -> str:
+    return _escaped(value).replace('"', '\\"')

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from protocol import messages
+from protocol.counts import Refusal
 from protocol.errors import LocalProtocolError, ResetCode
 from protocol.frames import MAX_PAYLOAD, Bytes, Class
 
@@ -48,6 +49,12 @@ class OpenRefused(Exception):
         super().__init__(code, reason)
         self.code = code
         self.reason = reason
+
+    @property
+    def refusal(self) -> Refusal:
+        """How it is counted."""
+        unknown = self.code is ResetCode.UNKNOWN_KIND
+        return Refusal.UNKNOWN_KIND if unknown else Refusal.MALFORMED
 
 
 def encode(message: messages.Open) -> bytes:

@@ -16,6 +16,7 @@ from enum import Enum
 import msgspec
 
 from protocol import frames, messages, opens
+from protocol.counts import Counts, Death, Flood, Refusal
 from protocol.errors import (
     GoAwayCode,
     LocalProtocolError,
@@ -35,6 +36,7 @@ from protocol.events import (
 )
 from protocol.frames import FIN, Class, Flag, Frame, GoAway, Hello, Type
 from protocol.guard import DEFAULT_LIMITS, Guard, Limits
+from protocol.holdings import Holding
 from protocol.opens import CLASS_OF, LARGE_WINDOW, OpenDecoder, OpenRefused
 from protocol.replay import REPLAY_BUDGET, Replay
 from protocol.scheduler import Scheduler
@@ -73,6 +75,7 @@ class Session:
         accepts: object = None,
         limits: Limits = DEFAULT_LIMITS,
         budget: Budget | None = None,
+        counts: Counts | None = None,
         jitter: Callable[[], float] = lambda: 0.5,
         name: bytes | None = None,
     ) -> None:
@@ -85,6 +88,7 @@ class Session:
             accepts: the Struct or union of OPEN messages the peer may send; None: no streams.
             limits: what the peer may do.
             budget: receive budget of the process; the tunnel's own is nested in it.
+            counts: of all sessions of this kind in the process; until `end`.
             jitter: random numbers in [0, 1) that spread the pings.
             name: what the peer resumes the session by, unguessable (accepting side); empty: as the
                 accepting side names it (dialling side); None: the session ends with its connection.
@@ -98,6 +102,10 @@ class Session:
         self._peer_parity = 0 if side is Side.DIALLED else 1
         self._highest_peer_id = 0
         self._budget = Budget(TUNNEL_BUDGET, budget)
+        self.holding = Holding(None if budget is None else budget.holdings)
+        """What waits unread; counted by who keeps it."""
+        self._counts = Counts() if counts is None else counts
+        self._counts.began(self)
         self._jitter = jitter
         self._opens_accepted = OpenDecoder(accepts)
         self._streams: dict[int, StreamState] = {}
@@ -113,8 +121,9 @@ class Session:
         self._unacknowledged = 0  # bytes of them
         self._owes_ack = False
         self._events: list[Event] = []
-        self._guard = Guard(limits, now)
+        self._guard = Guard(limits, now, self._counts)
         self._overruns = 0
+        self._failed = False
         self._started = self._last_received = now
         self._next_ping = now + PING_INTERVAL_S
         self._ping_sent: float | None = None
@@ -142,6 +151,8 @@ class Session:
             raise LocalProtocolError("the session is closing")
         if len(self._streams) - self._peer_open >= self.peer.max_streams:
             raise LocalProtocolError(f"{self.peer.max_streams} streams are open: the peer's limit")
+        if len(self._control) >= MAX_CONTROL_FRAMES:
+            raise LocalProtocolError("the peer does not read: its control frames wait")
         payload = opens.encode(message)
         stream_id, cls = self._next_id, CLASS_OF[type(message)]
         self._next_id += 2
@@ -173,8 +184,9 @@ class Session:
         stream = self._streams.get(stream_id)
         if stream is not None:
             stream.happens(Happening.SEND_RESET)
-            self._queue_control(frames.reset(stream_id, code, reason), stream_id)
+            self._guard.reset()
             self._forget(stream)
+            self._send_reset(stream_id, code, reason)
 
     def consumed(self, stream_id: int, size: int, now: float) -> int:
         """The application has read `size` bytes of the stream; return the credit that goes back."""
@@ -195,12 +207,24 @@ class Session:
         """Queue GOAWAY: no new streams either way; the caller closes the transport."""
         if not self.closing:
             self.closing = True
+            self._counts.goaways_sent[code] += 1
             body = GoAway(code=code, reason=reason[:500], retry_after_s=retry_after_s)
             frame = frames.goaway(body)
             if self._greeted:
                 self._control.append((0, frame))
             else:
                 self._greetings.append(frame)
+
+    def end(self) -> None:
+        """The session is over: budgets are given back; twice is once."""
+        self.closing = True
+        self._counts.ended(self)
+        for stream in list(self._streams.values()):
+            self._forget(stream)
+        self._again.clear()
+        self._control.clear()
+        if self._replay is not None:
+            self._replay.clear()
 
     @property
     def own_parity(self) -> int:
@@ -215,6 +239,16 @@ class Session:
     def stream_ids(self) -> list[int]:
         """The streams that are alive."""
         return list(self._streams)
+
+    @property
+    def stream_count(self) -> int:
+        """How many streams are alive."""
+        return len(self._streams)
+
+    @property
+    def stalled_count(self) -> int:
+        """How many streams have data and no credit."""
+        return sum(stream.is_stalled for stream in self._streams.values())
 
     # --- when the connection is lost ---
 
@@ -242,16 +276,6 @@ class Session:
         self._unacknowledged = 0
         hello = msgspec.structs.replace(self._hello, received=self._received)
         self._greetings = deque([frames.hello(hello)])
-
-    def close(self) -> None:
-        """The session is over: give back what it took of the budgets."""
-        self.closing = True
-        for stream in list(self._streams.values()):
-            self._forget(stream)
-        self._again.clear()
-        self._control.clear()
-        if self._replay is not None:
-            self._replay.clear()
 
     # --- what the transport does ---
 
@@ -315,7 +339,19 @@ class Session:
                 if self._unacknowledged >= ACK_BYTES:
                     self._owes_ack = self._replay is not None
         except RemoteProtocolError as error:
-            self.go_away(error.code, error.reason)
+            self._fail(error)
+            raise
+
+    def noise(self, now: float) -> None:
+        """Count something of the carrier's own, which achieves nothing here.
+
+        Raises:
+            RemoteProtocolError: FLOOD.
+        """
+        try:
+            self._guard.stray(now)
+        except RemoteProtocolError as error:
+            self._fail(error)
             raise
 
     def events(self) -> list[Event]:
@@ -333,11 +369,13 @@ class Session:
         """Let time pass: pings, and the death of a silent peer."""
         if not self._greeted:
             if now >= self._started + HELLO_TIMEOUT_S:
+                self._counts.deaths[Death.NO_HELLO] += 1
                 self._events.append(PeerDead(f"no HELLO within {HELLO_TIMEOUT_S:.0f} s"))
                 self._started = now
             return
         if now >= self._last_received + DEAD_AFTER_S:
             silence = now - self._last_received
+            self._counts.deaths[Death.SILENT] += 1
             self._events.append(PeerDead(f"nothing received for {silence:.0f} s"))
             self._last_received = now
         if now >= self._next_ping:
@@ -377,7 +415,7 @@ class Session:
         self._again = deque([*resumption.again, *left])
         reason = "more was under way than is kept for a lost connection"
         for stream_id in resumption.told:
-            self._queue_control(frames.reset(stream_id, ResetCode.LOST, reason), stream_id)
+            self._send_reset(stream_id, ResetCode.LOST, reason)
         for stream_id in resumption.broken & self._streams.keys():
             self._forget(self._streams[stream_id])
             self._events.append(StreamWasReset(stream_id, ResetCode.LOST, reason))
@@ -392,15 +430,17 @@ class Session:
         if stream_id % 2 != self._peer_parity or stream_id <= self._highest_peer_id:
             raise RemoteProtocolError(f"OPEN of stream {stream_id} is out of order")
         self._highest_peer_id = stream_id
-        if self.closing or not self._guard.may_open(self._peer_open, now):
-            refused = frames.reset(stream_id, ResetCode.OVERLOADED, "too many streams")
-            self._queue_control(refused, stream_id)
+        refusal = self._refusal(now)
+        if refusal is not None:
+            self._counts.opens_refused[refusal] += 1
+            self._guard.stray(now)
+            self._send_reset(stream_id, ResetCode.OVERLOADED, "too many streams")
             return
         try:
             message = self._opens_accepted.decode(frame.payload)
-        except OpenRefused as refusal:
-            refused = frames.reset(stream_id, refusal.code, refusal.reason)
-            self._queue_control(refused, stream_id)
+        except OpenRefused as refused:
+            self._counts.opens_refused[refused.refusal] += 1
+            self._send_reset(stream_id, refused.code, refused.reason)
             return
         self._peer_open += 1
         self._add_stream(stream_id, CLASS_OF[type(message)], now)
@@ -429,6 +469,10 @@ class Session:
         credit = frames.parse_window(frame)
         stream = self._known(frame, now)
         if stream is not None:
+            if stream.was_granted:
+                self._guard.window(now, self.bytes_sent)
+            stream.was_granted = True
+            self._counts.credit_stalls += stream.is_stalled
             stream.send.add(credit)
             self._scheduler.add(stream)
 
@@ -437,6 +481,7 @@ class Session:
         stream = self._known(frame, now)
         if stream is not None:
             stream.happens(Happening.RECEIVE_RESET)
+            self._counts.resets_received[code] += 1
             self._forget(stream)
             self._events.append(StreamWasReset(stream.id, code, reason))
 
@@ -451,14 +496,25 @@ class Session:
             self.rtt_s = max(now - sent, 0.0)
             self._rtts.append(self.rtt_s)
             self._shortest_rtt_s = min(self._rtts)
+            self._counts.rtt_s.observe(self.rtt_s)
             self._events.append(RoundTrip(self.rtt_s))
+        else:
+            self._guard.stray(now)
 
     def _on_goaway(self, frame: Frame, now: float) -> None:
         code, body = frames.parse_goaway(frame)
         self.closing = True
+        self._counts.goaways_received[code] += 1
         self._events.append(PeerGoesAway(code, body.reason, body.retry_after_s))
 
     # --- inside ---
+
+    def _refusal(self, now: float) -> Refusal | None:
+        if self.closing:
+            return Refusal.CLOSING
+        if self.holding.must_not_open:
+            return Refusal.OVERLOADED
+        return self._guard.refusal(self._peer_open, now)
 
     def _own(self, stream_id: int) -> StreamState:
         try:
@@ -497,17 +553,32 @@ class Session:
 
     def _overrun(self, stream: StreamState) -> None:
         self._overruns += 1
+        self._counts.overruns += 1
         if self._overruns > 1:
             raise RemoteProtocolError("data beyond the credit, twice", GoAwayCode.FLOW_CONTROL)
         reason = "data beyond the credit"
-        self._queue_control(frames.reset(stream.id, ResetCode.FLOW_CONTROL, reason), stream.id)
         self._forget(stream)
+        self._send_reset(stream.id, ResetCode.FLOW_CONTROL, reason)
         self._events.append(StreamWasReset(stream.id, ResetCode.FLOW_CONTROL, reason))
+
+    def _send_reset(self, stream_id: int, code: ResetCode, reason: str) -> None:
+        self._counts.resets_sent[code] += 1
+        self._queue_control(frames.reset(stream_id, code, reason), stream_id)
+
+    def _fail(self, error: RemoteProtocolError) -> None:
+        """The peer violated SPEC: count it and queue GOAWAY, once."""
+        if not self._failed:
+            self._failed = True
+            self._counts.violations[error.code] += 1
+            self.go_away(error.code, error.reason)
 
     def _queue_control(self, frame: bytes, stream_id: int = 0) -> None:
         """Queue a control frame; a peer that makes us queue and does not read is cut."""
         if len(self._control) >= MAX_CONTROL_FRAMES:
-            raise RemoteProtocolError("1024 control frames wait for the peer", GoAwayCode.FLOOD)
+            self._counts.floods[Flood.UNREAD] += 1
+            error = RemoteProtocolError("1024 control frames wait for the peer", GoAwayCode.FLOOD)
+            self._fail(error)
+            raise error
         self._control.append((stream_id, frame))
 
     def _sent(self, stream_id: int, frame: bytes | bytearray) -> None:

@@ -61,7 +61,7 @@ class StreamState:
 
     __slots__ = (
         "cls", "deficit", "fin_queued", "id", "pending", "pending_bytes", "receive", "scheduled",
-        "send", "state",
+        "send", "state", "was_granted",
     )  # fmt: skip
 
     def __init__(self, stream_id: int, cls: Class, receive: ReceiveWindow) -> None:
@@ -75,6 +75,8 @@ class StreamState:
         self.fin_queued = False
         self.deficit = 0
         self.scheduled = False
+        self.was_granted = False
+        """The peer has given credit: the first time is free, to make a window large at once."""
 
     def happens(self, happening: Happening) -> None:
         """Move the state.
@@ -97,6 +99,11 @@ class StreamState:
             credit = self.send.credit
             return credit >= LEAST_CREDIT or credit >= self.pending_bytes
         return self.fin_queued
+
+    @property
+    def is_stalled(self) -> bool:
+        """Something waits and there is no credit for it."""
+        return self.pending_bytes > 0 and self.send.credit == 0
 
     def take(self, limit: int) -> tuple[Payload, int]:
         """Remove up to `limit` bytes from the queue, within the credit; never joins two pieces."""

@@ -2,13 +2,16 @@
 
 The receiver gives credit back only for bytes that the application has *read*. A window is doubled,
 at most once per round trip, while it is smaller than what is read in two round trips: beyond that
-it would only queue. The tunnel's and the process's `Budget` bound all windows together.
+it would only queue. The tunnel's and the process's `Budget` bound what is promised beyond the
+initial windows; the initial ones are promised to every stream, so `Holdings` bounds what really
+waits, of all windows.
 """
 
 from __future__ import annotations
 
 from protocol.errors import RemoteProtocolError
 from protocol.frames import MAX_CREDIT
+from protocol.holdings import Holdings
 
 INITIAL_WINDOW = (
     64 * 1024
@@ -23,12 +26,13 @@ PROCESS_BUDGET = 512 * 1024 * 1024
 class Budget:
     """Bytes of receive window that may be promised beyond the initial ones."""
 
-    __slots__ = ("_parent", "limit", "used")
+    __slots__ = ("_parent", "holdings", "limit", "used")
 
     def __init__(self, limit: int, parent: Budget | None = None) -> None:
         self.limit = limit
         self.used = 0
         self._parent = parent
+        self.holdings: Holdings = Holdings(limit) if parent is None else parent.holdings
 
     def reserve(self, size: int) -> bool:
         """Take `size` bytes here and in every parent, or nothing."""

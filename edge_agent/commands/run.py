@@ -46,6 +46,7 @@ _log = logging.getLogger(__name__)
 STDIN_BYTES = 16 * 1024**2
 """The longest standard input, because it is journalled before the start."""
 _PIECE = 32 * 1024
+_STDIN_S = 600.0
 _ACKNOWLEDGE_S = 30.0
 """How long the stream stays open for an acknowledgement after the end."""
 _Channel: TypeAlias = Channel[ExecFromNode, ExecFromHub]
@@ -79,9 +80,13 @@ async def _find_or_submit(
     stdin = None
     if opening.has_stdin and runs.find(opening.run) is None:
         try:
-            stdin = await _read_stdin(channel)
+            async with asyncio.timeout(_STDIN_S):
+                stdin = await _read_stdin(channel)
         except _Cancelled:
             await channel.send(Exited(reason="cancelled", detail="cancelled before it was started"))
+            return None
+        except TimeoutError:
+            channel.reset(ResetCode.TIMEOUT, "the standard input did not come to its end")
             return None
         except _TooLong:
             limit = STDIN_BYTES // 1024**2

@@ -11,7 +11,9 @@ import functools
 import logging
 import threading
 from collections import Counter
+from collections.abc import Awaitable
 from contextlib import AsyncExitStack
+from typing import TypeVar
 
 from edge_agent.packages.cache import Partial, Plan
 from edge_agent.packages.disk import NodeRefused, in_thread
@@ -35,11 +37,14 @@ MAX_CHUNKS = 65_536
 MAX_RANGES = 4096
 AHEAD = 2
 """Whole chunks that may wait to be stored."""
+STALLED_S = 600.0
+"""How long the hub may take for one chunk."""
 MAX_REFUSALS = 3
 """How often one chunk may arrive damaged."""
 
 _log = logging.getLogger(__name__)
 _Hub = Channel[TransferFromNode, TransferFromHub]
+T = TypeVar("T")
 
 
 async def handle_transfer(opening: Transfer, stream: Stream, room: PackageRoom) -> None:
@@ -47,7 +52,7 @@ async def handle_transfer(opening: Transfer, stream: Stream, room: PackageRoom) 
     hub: _Hub = Channel(stream, TransferFromHub)
     try:
         room.policy.current().allow_deploy()
-        plan = await _receive_plan(opening, hub)
+        plan = await _in_time(_receive_plan(opening, hub))
         async with AsyncExitStack() as stack:
             async with while_open(hub):
                 await stack.enter_async_context(room.turn("transfer", plan.digest))
@@ -62,6 +67,14 @@ async def handle_transfer(opening: Transfer, stream: Stream, room: PackageRoom) 
         return
     await hub.send(Stored())
     hub.finish()
+
+
+async def _in_time(receiving: Awaitable[T]) -> T:
+    try:
+        async with asyncio.timeout(STALLED_S):
+            return await receiving
+    except TimeoutError:
+        raise NodeRefused("the hub sends nothing more") from None
 
 
 async def _receive_plan(opening: Transfer, hub: _Hub) -> Plan:
@@ -99,7 +112,7 @@ async def _store_all(partial: Partial, hub: _Hub) -> None:
 
     async def collect() -> None:
         while True:
-            await arrived.put(await _receive_chunk(partial.plan, hub))
+            await arrived.put(await _in_time(_receive_chunk(partial.plan, hub)))
 
     try:
         async with asyncio.TaskGroup() as tasks:

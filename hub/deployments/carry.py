@@ -96,7 +96,7 @@ class Delivery:
     async def _send_digests(self) -> None:
         digests = self._artifact.chunk_digests
         for start in range(0, len(digests), PART_BYTES):
-            await self._channel.send(ChunkDigests(digests=digests[start : start + PART_BYTES]))
+            await self._send(ChunkDigests(digests=digests[start : start + PART_BYTES]))
 
     def _wanted(self, answer: TransferFromNode) -> list[range]:
         """Check which chunks the node asks for: ascending ranges within the artifact."""
@@ -117,7 +117,7 @@ class Delivery:
         data = await self._chunks.read(self._artifact, index)
         for start in range(0, len(data), PART_BYTES):
             part = data[start : start + PART_BYTES]
-            await self._channel.send(ChunkPart(index=index, offset=start, data=part))
+            await self._send(ChunkPart(index=index, offset=start, data=part))
 
     async def _take_answer(self) -> None:
         match await self._receive(CHUNK_TIMEOUT_S):
@@ -132,6 +132,13 @@ class Delivery:
                 await self._send_chunk(index)
             case _:
                 raise RemoteProtocolError("the node answered out of order")
+
+    async def _send(self, message: TransferFromHub) -> None:
+        try:
+            async with asyncio.timeout(CHUNK_TIMEOUT_S):
+                await self._channel.send(message)
+        except TimeoutError:
+            raise StreamReset(ResetCode.TIMEOUT, "the node reads nothing") from None
 
     async def _receive(self, timeout_s: float) -> TransferFromNode:
         return await _receive(self._channel, timeout_s)
@@ -186,4 +193,4 @@ async def _closing(channel: Channel[SendT, ReceiveT]) -> AsyncIterator[None]:
     except BaseException:
         channel.reset(ResetCode.CANCELLED)
         raise
-    channel.finish()
+    channel.leave()

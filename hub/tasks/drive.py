@@ -23,7 +23,7 @@ from hub.tasks.arrivals import Arrivals
 from hub.tasks.recorder import Recorder
 from hub.tasks.spec import exec_message
 from hub.tasks.state import Ending, LiveRun, LiveTask, RunState
-from protocol.aio import Channel
+from protocol.aio import Channel, Stream
 from protocol.errors import (
     LocalProtocolError,
     RemoteProtocolError,
@@ -209,6 +209,7 @@ class Driver:
     async def acknowledge_stored(self, node_id: str, run_id: str) -> None:
         """Let a node forget a run that ended long ago for the hub."""
         message = Exec(run=run_id, argv=[], stdout_offset=EVERYTHING, stderr_offset=EVERYTHING)
+        stream: Stream | None = None
         try:
             stream = await self.registry.open(node_id, message)
             channel: Channel[ExecFromHub, ExecFromNode] = Channel(stream, ExecFromNode)
@@ -220,6 +221,8 @@ class Driver:
             TimeoutError,
         ) as error:  # fmt: skip
             logger.info("run %s stays on its node: %s", run_id, error)
+            if stream is not None:
+                stream.reset(ResetCode.TIMEOUT, "the run was not shown in time")
             return
         await _acknowledge(channel)
 
@@ -232,7 +235,7 @@ async def _acknowledge(channel: Channel[ExecFromHub, ExecFromNode]) -> None:
         logger.debug("a result could not be acknowledged: %s", error)
     except TimeoutError:
         channel.reset(ResetCode.TIMEOUT, "the node does not read its acknowledgement")
-    channel.finish()
+    channel.leave()
 
 
 async def _feed(channel: Channel[ExecFromHub, ExecFromNode], stdin: bytes) -> None:

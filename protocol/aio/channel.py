@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from typing import Generic, TypeVar
 
 from protocol import records
-from protocol.aio.stream import Stream
+from protocol.aio.stream import HALF_DONE_S, Stream
 from protocol.errors import RemoteProtocolError, ResetCode
 from protocol.messages import Message
 
@@ -36,22 +37,36 @@ class Channel(Generic[SendT, ReceiveT]):
             StreamReset, TunnelClosed: as `Stream.read`.
             RemoteProtocolError: the peer sent something else; the stream has been reset.
         """
+        if not self._ready:
+            try:
+                await self._read_records()
+            finally:
+                self.stream.due = None
+        return self._ready.popleft() if self._ready else None
+
+    async def _read_records(self) -> None:
+        """Read until a record is whole; a record that was begun has to end in time."""
         while not self._ready:
+            if self._records.mid_record and self.stream.due is None:
+                self.stream.due = time.monotonic() + HALF_DONE_S
             data = await self.stream.read()
             try:
                 if not data:
                     if self._records.mid_record:
                         raise RemoteProtocolError("the stream ended inside a record")
-                    return None
+                    return
                 self._ready.extend(self._records.feed(data))
             except RemoteProtocolError as error:
                 self.stream.reset(ResetCode.PROTOCOL, error.reason)
                 raise
-        return self._ready.popleft()
 
     def finish(self) -> None:
         """Send FIN."""
         self.stream.finish()
+
+    def leave(self) -> None:
+        """Send FIN and be done, as `Stream.leave`."""
+        self.stream.leave()
 
     def reset(self, code: ResetCode, reason: str = "") -> None:
         """Reset the stream."""

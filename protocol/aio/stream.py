@@ -9,6 +9,7 @@ go out.
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 WRITE_HIGH = 256 * 1024  # bytes; `write` waits above
 WRITE_LOW = 64 * 1024  # bytes; and goes on below
+HALF_DONE_S = 60.0  # a stream that one side is done with, or a record begun, has so long
 CRUMB = 1024  # bytes; a piece smaller than this is joined to a small one before it
 
 
@@ -47,14 +49,20 @@ class Stream:
     """One stream. Made by `Tunnel`, never directly."""
 
     __slots__ = (
-        "_eof", "_error", "_finished", "_reader", "_sink", "_tunnel", "_unread", "_writers", "id",
-        "message",
+        "_abandoned", "_eof", "_error", "_finished", "_holding", "_reader", "_sink", "_tunnel",
+        "_unread", "_writers", "due", "held", "id", "message",
     )  # fmt: skip
 
     def __init__(self, tunnel: Tunnel, stream_id: int, message: Open) -> None:
         self.id = stream_id
         self.message = message
         """The OPEN that made this stream."""
+        self.held = 0
+        """Bytes that wait unread."""
+        self.due: float | None = None
+        """When the tunnel resets it, on the monotonic clock, unless something is done before."""
+        self._abandoned = False
+        self._holding = tunnel.holding
         self._tunnel = tunnel
         self._unread: deque[bytes] = deque()
         self._eof = False
@@ -87,7 +95,7 @@ class Stream:
         if len(piece) > limit:
             self._unread.appendleft(piece[limit:])
             piece = piece[:limit]
-        self._tunnel.consumed(self.id, len(piece))
+        self.consumed(len(piece))
         return piece
 
     async def write(self, data: bytes | memoryview) -> None:
@@ -134,7 +142,8 @@ class Stream:
         return 0 if self._error is not None else self._tunnel.send(self.id, data)
 
     def consumed(self, size: int) -> None:
-        """Give the peer credit for `size` bytes that the sink has passed on."""
+        """Give the peer credit for `size` bytes that were read, or that the sink has passed on."""
+        self._let_go(size)
         self._tunnel.consumed(self.id, size)
 
     def finish(self) -> None:
@@ -144,8 +153,16 @@ class Stream:
             self._tunnel.finish(self.id)
 
     def reset(self, code: ResetCode, reason: str = "") -> None:
-        """End the stream both ways at once, unless it has ended already."""
+        """End the stream both ways at once, unless it has ended already; what waits is dropped."""
+        self.drop()
         self._tunnel.reset(self.id, code, reason)
+
+    def leave(self) -> None:
+        """Send FIN and be done: what still comes is dropped; the peer has 60 s to finish too."""
+        self.finish()
+        self._abandoned = True
+        self.due = time.monotonic() + HALF_DONE_S
+        self.drop()
 
     def close(self) -> None:
         """Be done with the stream: FIN when the peer has finished too, else RESET(CANCELLED)."""
@@ -169,6 +186,10 @@ class Stream:
 
     def received(self, data: Bytes) -> None:
         """Bytes came in; crumbs are joined, so that what waits costs no more than its bytes."""
+        if self._abandoned:
+            return
+        self.held += len(data)
+        self._holding.add(len(data))
         if self._sink is not None:
             self._sink.received(data)
             return
@@ -178,6 +199,21 @@ class Stream:
         else:
             unread.append(bytes(data))
         self._wake_reader()
+
+    def drop(self) -> None:
+        """Nobody will read what waits."""
+        self._unread.clear()
+        self._let_go(self.held)
+
+    def _let_go(self, size: int) -> None:
+        size = min(size, self.held)
+        self.held -= size
+        self._holding.remove(size)
+
+    def __del__(self) -> None:
+        # A stream that nobody refers to can't be read: what waited in it is no longer held.
+        if self.held:
+            self._holding.remove(self.held)
 
     def finished(self) -> None:
         """The peer sent FIN."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
 import time
 from collections.abc import Awaitable, Callable
@@ -19,6 +20,7 @@ from typing import Protocol, TypeAlias, assert_never
 
 from protocol import events as ev
 from protocol.aio.stream import Stream
+from protocol.counts import Counts, Death
 from protocol.errors import (
     GoAwayCode,
     LocalProtocolError,
@@ -30,6 +32,7 @@ from protocol.errors import (
 )
 from protocol.frames import Bytes, Hello, Payload
 from protocol.guard import DEFAULT_LIMITS, Limits
+from protocol.holdings import Holding
 from protocol.messages import Open
 from protocol.session import Session, Side
 from protocol.windows import Budget
@@ -39,6 +42,7 @@ logger = logging.getLogger(__name__)
 TRANSPORT_HIGH = 64 * 1024  # bytes below the scheduler, plus one frame
 CLOSE_TIMEOUT_S = 2.0
 RESUME_WITHIN_S = 60.0
+UNREAD_TIMEOUT_S = 35.0  # a peer that takes no byte of what waits for so long is gone
 HANDLER_GRACE_S = 5.0  # an agent dials again only when its last tunnel's handlers are gone
 
 Handler: TypeAlias = Callable[[Open, Stream], Awaitable[None]]
@@ -72,6 +76,7 @@ class Tunnel:
         accepts: object = None,
         limits: Limits = DEFAULT_LIMITS,
         budget: Budget | None = None,
+        counts: Counts | None = None,
         name: str = "",
         resume: bytes | None = None,
     ) -> None:
@@ -84,6 +89,7 @@ class Tunnel:
             accepts: the Structs of `protocol.messages` that the peer may open.
             limits: what the peer may do.
             budget: the process's receive budget.
+            counts: what all tunnels of this kind count.
             name: of the peer, for the log.
             resume: what the session is resumed by: 32 random bytes on the accepting side, empty on
                 the dialling one; None: the tunnel ends with its transport.
@@ -98,11 +104,17 @@ class Tunnel:
             accepts=accepts,
             limits=limits,
             budget=budget,
+            counts=counts,
             jitter=random.random,
             name=resume,
         )
+        self._counts = counts
+        self._most_handlers = 2 * limits.max_streams
+        self._session.holding.shed = self._shed
         self._streams: dict[int, Stream] = {}
         self._transport: Transport | None = None
+        self._taken = -math.inf  # bytes that the transport has passed on, when that last grew
+        self._taken_at = 0.0
         self._tasks: asyncio.TaskGroup | None = None
         self._serving: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
@@ -227,6 +239,11 @@ class Tunnel:
 
     # --- for streams ---
 
+    @property
+    def holding(self) -> Holding:
+        """What waits unread in this tunnel."""
+        return self._session.holding
+
     def send(self, stream_id: int, data: Payload) -> int:
         """Queue bytes; return how many of the stream wait now."""
         self._session.send(stream_id, data)
@@ -280,6 +297,7 @@ class Tunnel:
         if self._session.peer is not None:
             self._session.resume(time.monotonic())
         self._transport = transport
+        self._taken, self._taken_at = -math.inf, time.monotonic()
         self._schedule_tick()
         self._flush()
 
@@ -297,6 +315,14 @@ class Tunnel:
             self._violated(error)
         self._dispatch()
         self._flush()
+
+    def noise(self) -> None:
+        """Something came in that is no frame, such as a ping of the carrier: it counts, no more."""
+        if not self.closed:
+            try:
+                self._session.noise(time.monotonic())
+            except RemoteProtocolError as error:
+                self._violated(error)
 
     def writable(self) -> None:
         """The transport's buffer has room again."""
@@ -331,6 +357,7 @@ class Tunnel:
         self._close(reason)
         if transport is not None:
             transport.close()
+            self.loop.call_later(CLOSE_TIMEOUT_S, transport.abort)
 
     def _abort(self, reason: str) -> None:
         transport = self._transport
@@ -373,7 +400,7 @@ class Tunnel:
         for stream in self._streams.values():
             stream.failed(error)
         self._streams.clear()
-        self._session.close()
+        self._session.end()
 
     def _dispatch(self) -> None:
         for event in self._session.events():
@@ -407,7 +434,9 @@ class Tunnel:
 
     def _serve(self, stream: Stream) -> None:
         """Start the handler of a stream that the peer opened; before `run` it waits for it."""
-        if self._tasks is not None:
+        if len(self._serving) >= self._most_handlers:
+            stream.reset(ResetCode.OVERLOADED, "streams that ended are still being cleared up")
+        elif self._tasks is not None:
             task = self._tasks.create_task(self._handle(stream))
             self._serving.add(task)
             task.add_done_callback(self._serving.discard)
@@ -418,6 +447,7 @@ class Tunnel:
             await self._handler(stream.message, stream)
         except (StreamReset, TunnelClosed) as error:
             logger.debug("%s: stream %d ended: %s", self.name, stream.id, error)
+            stream.reset(ResetCode.CANCELLED, str(error))  # it may have been another one's end
         except ProtocolError as error:
             logger.warning("%s: stream %d: %s", self.name, stream.id, error)
             stream.reset(ResetCode.PROTOCOL, str(error))
@@ -426,7 +456,7 @@ class Tunnel:
             logger.exception("%s: stream %d (%s) failed", self.name, stream.id, kind)
             stream.reset(ResetCode.INTERNAL, "internal error")
         else:
-            stream.finish()
+            stream.leave()
 
     def _flush(self) -> None:
         """Hand frames to the transport while it takes them."""
@@ -462,9 +492,40 @@ class Tunnel:
             self._timer.cancel()
         self._timer = self.loop.call_later(max(wait_s, 0.0), act)
 
+    def _cut_if_unread(self, now: float) -> None:
+        """Cut a peer that takes nothing of what waits for it, even when it still sends."""
+        if self._transport is None or self.closed:
+            return
+        waiting = self._transport.buffered()
+        taken = self._session.bytes_sent - waiting
+        if not waiting or taken > self._taken:
+            self._taken, self._taken_at = taken, now
+        elif now - self._taken_at >= UNREAD_TIMEOUT_S:
+            if self._counts is not None:
+                self._counts.deaths[Death.UNREAD] += 1
+            self._drop_transport(f"the peer read nothing for {now - self._taken_at:.0f} s")
+
+    def _reset_overdue(self, now: float) -> None:
+        for stream in list(self._streams.values()):
+            if stream.due is not None and now >= stream.due:
+                stream.reset(ResetCode.TIMEOUT, "half done for too long")
+
+    def _shed(self) -> bool:
+        """The process holds too much: the stream that holds most gives way."""
+        heaviest = max(self._streams.values(), key=lambda stream: stream.held, default=None)
+        if heaviest is None or not heaviest.held:
+            return False
+        if self._counts is not None:
+            self._counts.sheds += 1
+        heaviest.reset(ResetCode.OVERLOADED, "too much waits unread")
+        return True
+
     def _tick(self) -> None:
+        now = time.monotonic()
+        self._cut_if_unread(now)
+        self._reset_overdue(now)
         try:
-            self._session.tick(time.monotonic())
+            self._session.tick(now)
         except RemoteProtocolError as error:
             self._violated(error)
         self._dispatch()

@@ -41,6 +41,7 @@ UPGRADE_TIMEOUT_S = 10.0
 TLS_BUFFER = 5 * (
     16 * 1024 + 64
 )  # bytes, each way: a frame's records. The scheduler can't see them
+USER_TIMEOUT_MS = 35_000  # the kernel gives up on a peer that takes nothing for so long
 READ_BUFFER = 4 * 1024  # grows to a frame's size on demand: idle tunnels stay small
 
 _wire_log = logging.getLogger("picows")
@@ -125,6 +126,8 @@ class _TunnelListener(WSListener):
         raw = lower.get_extra_info("socket")
         if raw is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
             raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+        if raw is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
         self._carrier = WebSocketTransport(transport)
         self._tunnel.attach(self._carrier)
 
@@ -136,9 +139,18 @@ class _TunnelListener(WSListener):
         elif frame.msg_type is WSMsgType.CLOSE:
             transport.send_close(WSCloseCode.OK)
             transport.disconnect()
-        elif frame.msg_type not in (WSMsgType.PING, WSMsgType.PONG):
+        elif frame.msg_type in (WSMsgType.PING, WSMsgType.PONG):
+            # Answered only to a peer that takes the answers: they may not pile up here.
+            if frame.msg_type is WSMsgType.PING and not self._waiting(transport):
+                transport.send_pong(frame.get_payload_as_bytes())
+            self._tunnel.noise()
+        else:
             transport.send_close(WSCloseCode.UNSUPPORTED_DATA)
             transport.disconnect()
+
+    @staticmethod
+    def _waiting(transport: WSTransport) -> int:
+        return int(transport.underlying_transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         self._tunnel.writable()
@@ -191,6 +203,7 @@ async def connect_websocket(
                 websocket_handshake_timeout=UPGRADE_TIMEOUT_S,
                 max_frame_size=MAX_FRAME,
                 max_redirects=0,
+                enable_auto_pong=False,
                 proxy=proxy,
                 read_buffer_init_size=READ_BUFFER,
                 logger_name=_wire_log,
@@ -258,7 +271,7 @@ class _AcceptingProtocol(WSProtocol):  # type: ignore[misc]  # picows ships no t
             1.0,
             1.0,
             WSAutoPingStrategy.PING_WHEN_IDLE,
-            True,
+            False,  # pongs by picows itself would pile up for a peer that does not read
             MAX_FRAME,
             None,
             READ_BUFFER,

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import commands, forwards, terminals
+from tests.bench import commands, forwards, stalled, terminals
 from tests.bench.measure import load
 from tests.bench.report import Report, Result, Table, machine, write
 from tests.bench.stage import Stage, stage
@@ -22,9 +22,10 @@ BENCHMARKS: dict[str, Benchmark] = {
     "forward": lambda stage, chosen: forwards.run(stage, chosen.rounds, chosen.seconds),
     "exec": lambda stage, chosen: commands.run(stage, chosen.rounds, chosen.agents),
     "shell": lambda stage, chosen: terminals.run(stage, chosen.rounds),
+    "stalled": lambda stage, chosen: stalled.run(stage, chosen.rounds),
 }
-"""forward: B1–B3; exec: B4; shell: B5. The fleet of B4 comes last: its agents stay."""
-ORDER = ("forward", "shell", "exec")
+"""forward: B1–B3; exec: B4; shell: B5; stalled: B11. B4 comes last: its agents stay."""
+ORDER = ("forward", "shell", "stalled", "exec")
 
 
 def main(argv: list[str]) -> int:

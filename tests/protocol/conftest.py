@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from protocol.counts import Counts
 from protocol.errors import RemoteProtocolError
 from protocol.events import DataReceived, Event
 from protocol.frames import Hello
@@ -23,8 +24,15 @@ class Pair:
         self.agent = Session(
             Side.DIALLED, Hello(software="agent"), self.now, accepts=HubOpen, limits=limits
         )
+        self.counts = Counts()
+        """Of the hub's end."""
         self.hub = Session(
-            Side.ACCEPTED, Hello(software="hub"), self.now, accepts=AgentOpen, limits=limits
+            Side.ACCEPTED,
+            Hello(software="hub"),
+            self.now,
+            accepts=AgentOpen,
+            limits=limits,
+            counts=self.counts,
         )
         self.wire: list[tuple[str, bytes | bytearray]] = []
         self.seen: dict[str, list[Event]] = {"agent": [], "hub": []}

@@ -231,5 +231,5 @@ class TestBounds:
             wire.hub.send(wire.hub.open(FORWARD), bytes(1000))
         wire.settle()
         assert process.used > 0
-        wire.hub.close()
+        wire.hub.end()
         assert process.used == 0

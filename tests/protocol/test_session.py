@@ -20,7 +20,7 @@ from protocol.events import (
     StreamWasReset,
 )
 from protocol.frames import Class, Flag, Hello
-from protocol.guard import MAX_PINGS, MAX_STRAY_FRAMES, Limits
+from protocol.guard import MAX_PINGS, MAX_STRAY_FRAMES, STRAYS_PER_RESET, Limits
 from protocol.session import Session, Side
 from protocol.windows import INITIAL_WINDOW
 from tests.protocol.conftest import Pair, violation
@@ -241,7 +241,7 @@ class TestBounds:  # SPEC §4.2, §5.4
         pair.settle()
         pair.hub.reset(stream, ResetCode.REFUSED)
         stray = frames.window(stream, 1)
-        for _ in range(MAX_STRAY_FRAMES):
+        for _ in range(MAX_STRAY_FRAMES + STRAYS_PER_RESET):
             pair.hub.receive(stray, pair.now)
         assert violation(pair.hub, stray, pair.now).code is GoAwayCode.FLOOD
 

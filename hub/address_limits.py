@@ -1,0 +1,72 @@
+"""How many strangers of one address may knock at once.
+
+The rule it guards: one address can't take all the places of connections that nobody has
+authenticated yet. Generous, as a whole site may come from one address.
+
+    with addresses.entering("192.0.2.7"):    # raises TooManyFromAddress
+        ...                                  # TLS handshake
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+from collections import Counter
+from collections.abc import Iterator
+
+from hub.telemetry import Counter as Total
+
+PER_ADDRESS = 128
+
+
+class TooManyFromAddress(ConnectionError):
+    """The address has all its places taken."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__(place)
+        self.place = place
+
+    def __str__(self) -> str:
+        return f"{PER_ADDRESS} connections from {self.place} are in their handshake already"
+
+
+class AddressLimits:
+    """Counts who is inside; an IPv6 site (/64) is one address."""
+
+    def __init__(self) -> None:
+        self.refused = Total()
+        self._inside: Counter[str] = Counter()
+
+    @contextlib.contextmanager
+    def entering(self, address: str) -> Iterator[None]:
+        """Take a place while the block runs.
+
+        Raises:
+            TooManyFromAddress: there is none.
+        """
+        place = _place_of(address)
+        if self._inside[place] >= PER_ADDRESS:
+            self.refused.add()
+            raise TooManyFromAddress(place)
+        self._inside[place] += 1
+        try:
+            yield
+        finally:
+            self._inside[place] -= 1
+            if not self._inside[place]:
+                del self._inside[place]
+
+    def __len__(self) -> int:
+        return len(self._inside)
+
+
+def _place_of(address: str) -> str:
+    try:
+        parsed = ipaddress.ip_address(address.partition("%")[0])
+    except ValueError:
+        return address
+    if isinstance(parsed, ipaddress.IPv4Address):
+        return address
+    if parsed.ipv4_mapped is not None:
+        return str(parsed.ipv4_mapped)
+    return str(ipaddress.IPv6Network((parsed, 64), strict=False))

@@ -51,6 +51,8 @@ def _expose_load(telemetry: Telemetry, totals: TunnelTotals) -> None:
     plain("sessions", "Tunnels now.", "gauge", lambda of: of.sessions)
     plain("streams", "Streams open now.", "gauge", lambda of: of.streams_open)
     plain("streams_stalled", "With data and no credit now.", "gauge", lambda of: of.streams_stalled)
+    plain("replay_bytes", "Kept until peers have it.", "gauge", lambda of: of.replay_bytes)
+    plain("resumptions_total", "Went on after a cut.", "counter", lambda of: of.resumptions)
     plain("sent_bytes_total", "Bytes of frames sent.", "counter", lambda of: of.bytes_sent)
     plain("received_bytes_total", "And received.", "counter", lambda of: of.bytes_received)
     plain("credit_stalls_total", "Waits for credit over.", "counter", lambda of: of.credit_stalls)

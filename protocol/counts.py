@@ -34,6 +34,10 @@ class Counted(Protocol):
     def stalled_count(self) -> int:
         """How many of them have data and no credit."""
 
+    @property
+    def replay_bytes(self) -> int:
+        """What is kept of what was sent, until the peer has it."""
+
 
 class Refusal(StrEnum):
     """Why an OPEN was not taken (SPEC §4.2)."""
@@ -87,7 +91,7 @@ class Counts:
     __slots__ = (
         "_ended_received", "_ended_sent", "_live", "credit_stalls", "deaths", "floods",
         "goaways_received", "goaways_sent", "opens_refused", "overruns", "resets_received",
-        "resets_sent", "rtt_s", "sheds", "violations",
+        "resets_sent", "resumptions", "rtt_s", "sheds", "violations",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -104,6 +108,8 @@ class Counts:
         """DATA beyond the credit."""
         self.credit_stalls = 0
         """Times that a stream with data had no credit and got some again."""
+        self.resumptions = 0
+        """Sessions that went on over another connection."""
         self.sheds = 0
         """Streams reset because the process held too much."""
         self.rtt_s = Histogram(RTT_BOUNDS_S)
@@ -135,6 +141,11 @@ class Counts:
     def streams_stalled(self) -> int:
         """Of these, how many have data and no credit now."""
         return sum(session.stalled_count for session in self._live)
+
+    @property
+    def replay_bytes(self) -> int:
+        """What all live sessions keep for another connection now."""
+        return sum(session.replay_bytes for session in self._live)
 
     @property
     def bytes_sent(self) -> int:

@@ -411,6 +411,7 @@ class Session:
         """Continue a session whose peer has so many frames of ours."""
         assert self._replay is not None, "only a session with a name is resumed"
         resumption = self._replay.resume(received)
+        self._counts.resumptions += 1
         left = [entry for entry in self._again if entry[0] not in resumption.broken]
         self._again = deque([*resumption.again, *left])
         reason = "more was under way than is kept for a lost connection"

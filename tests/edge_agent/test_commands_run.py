@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from edge_agent.commands import run as commands_run
 from edge_agent.commands.run import handle_exec
 from edge_agent.commands.runs import Limits, Runs
 from edge_agent.policy import Policy, PolicyFile
@@ -127,6 +128,18 @@ async def test_stdin_is_taken_whole(exec_hub: HubEnd) -> None:
         channel.finish()
         records = await records_until_end(channel)
     assert bytes_of(records, 1) == b"one two"
+
+
+async def test_stdin_that_never_ends_is_given_up(
+    exec_hub: HubEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands_run, "_STDIN_S", 0.05)
+    async with exec_hub() as hub:
+        channel = await open_exec(hub, Exec(run="r1", argv=["cat"], has_stdin=True))
+        await channel.send(Stdin(data=b"one "))
+        with pytest.raises(StreamReset) as caught:
+            await channel.receive()
+        assert caught.value.code is ResetCode.TIMEOUT
 
 
 async def test_an_empty_stdin_record_ends_it_and_leaves_the_stream_open(

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from edge_agent.packages import PackageRoom, handle_install, handle_transfer
+from edge_agent.packages import transfer as transfers
 from edge_agent.policy import Policy, PolicyFile
 from protocol.aio import Channel, ResetCode, Stream, StreamReset, Tunnel, memory_pair
 from protocol.messages import (
@@ -323,3 +324,22 @@ async def test_a_hub_that_speaks_out_of_turn_is_reset(room: PackageRoom) -> None
         with pytest.raises(StreamReset) as caught:
             await channel.receive()
         assert caught.value.code is ResetCode.PROTOCOL
+
+
+@pytest.mark.parametrize("digests", [b"", b"\0" * 32], ids=["no plan", "no chunks"])
+async def test_a_hub_that_stalls_a_transfer_is_given_up(
+    room: PackageRoom, digests: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transfers, "STALLED_S", 0.05)
+    async with node(room) as hub:
+        opening = Transfer(digest="0" * 64, size_bytes=CHUNK, chunk_bytes=CHUNK)
+        channel: Channel[TransferFromHub, TransferFromNode] = Channel(
+            await hub.open(opening), TransferFromNode
+        )
+        if digests:
+            await channel.send(ChunkDigests(digests=digests))
+            assert isinstance(await channel.receive(), Missing)
+        with pytest.raises(StreamReset, match="sends nothing more"):
+            await channel.receive()
+        async with asyncio.timeout(5), room.turn("transfer", "0" * 64):
+            pass

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 import uuid
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from cryptography import x509
 
 from certs.authority import Authority
 from certs.keys import make_key_and_csr
+from edge_agent import renewal
 from edge_agent.config import AgentConfig, save_config
 from edge_agent.renewal import (
     LOOK_EVERY_S,
@@ -163,6 +165,24 @@ async def test_a_refusal_of_the_hub_is_passed_on(node: Node) -> None:
     async with memory_pair(accepted_handler=refuse) as (agent, _):
         with pytest.raises(StreamReset, match="revoked"):
             await renew(agent, node.state, node.config, time.time())
+
+
+async def test_a_hub_that_never_answers_is_given_up(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "ANSWER_WITHIN_S", 0.05)
+    ended = asyncio.Event()
+
+    async def stall(_: Open, stream: Stream) -> None:
+        with contextlib.suppress(StreamReset):
+            await stream.read()
+        ended.set()
+
+    async with memory_pair(accepted_handler=stall) as (agent, _):
+        with pytest.raises(RenewalFailed, match="did not answer"):
+            await renew(agent, node.state, node.config, time.time())
+        await ended.wait()
+        assert agent.stream_count == 0
 
 
 async def test_a_lost_key_is_named(node: Node) -> None:

@@ -18,7 +18,14 @@ from edge_agent.policy import Policy, default_policy
 from hub.artifacts import CHUNK_BYTES, Artifacts
 from hub.authz import Role, Subject
 from hub.core import Hub
-from hub.deployments import Deployment, DeploymentNode, Deployments, DeploymentSpec, recorder
+from hub.deployments import (
+    Deployment,
+    DeploymentNode,
+    Deployments,
+    DeploymentSpec,
+    carry,
+    recorder,
+)
 from hub.errors import (
     BadRequest,
     Conflict,
@@ -30,7 +37,7 @@ from hub.errors import (
 from hub.packages import Packages, UploadSpec
 from hub.store import deployments as queries
 from hub.store.engine import Store
-from protocol.aio import Channel, ResetCode, Stream
+from protocol.aio import Channel, ResetCode, Stream, StreamReset
 from protocol.messages import (
     ChunkDigests,
     ChunkStored,
@@ -476,6 +483,32 @@ async def test_a_node_that_answers_nonsense_fails(
         result = await deploy(service, spec())
         assert result.state == "failed"
         assert reason in nodes_of(result)[0].error
+
+
+async def test_a_node_that_reads_nothing_fails(
+    fleet: Fleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(carry, "CHUNK_TIMEOUT_S", 0.3)
+    await fleet.push("1", make_tar({"x": Random(5).randbytes(2 * CHUNK_BYTES + 1)}))
+    codes: asyncio.Queue[ResetCode] = asyncio.Queue()
+
+    async def deaf(opening: Open, stream: Stream) -> None:
+        hub: Channel[Any, TransferFromHub] = Channel(stream, TransferFromHub)
+        await hub.receive()
+        await hub.send(Missing(ranges=[(0, 2)]))
+        while not stream.ended:
+            await asyncio.sleep(0.01)
+        try:
+            while await stream.read():
+                pass
+        except StreamReset as reset:
+            codes.put_nowait(reset.code)
+
+    async with fleet.world.connected("a", deaf), fleet.hub() as service:
+        result = await deploy(service, spec())
+        assert result.state == "failed"
+        assert "reads nothing" in nodes_of(result)[0].error
+        assert await codes.get() is ResetCode.CANCELLED
 
 
 async def test_hostile_texts_from_a_node_are_cleaned(fleet: Fleet) -> None:

@@ -98,7 +98,9 @@ async def test_a_reader_that_stops_stops_the_sender() -> None:
     async with spliced(flood) as (stream, _, traffic), asyncio.timeout(20):
         await stalled.wait()
         assert sent < 16 * 1024 * 1024
-        assert traffic.received.size_bytes <= sent
+        assert traffic.received.size_bytes <= min(
+            sent, 2 * 1024 * 1024
+        )  # no credit without a reader
         stream.reset(ResetCode.CANCELLED)
 
 

@@ -21,6 +21,7 @@ from protocol.events import (
 )
 from protocol.frames import Class, Flag, Hello
 from protocol.guard import MAX_PINGS, MAX_STRAY_FRAMES, STRAYS_PER_RESET, Limits
+from protocol.opens import LARGE_WINDOW
 from protocol.session import Session, Side
 from protocol.windows import INITIAL_WINDOW
 from tests.protocol.conftest import Pair, violation
@@ -358,3 +359,76 @@ class TestOrder:  # SPEC §5.3
             if isinstance(event, DataReceived):
                 share[event.stream] += len(event.data)
         assert share[forward] >= 3 * share[transfer] > 0
+
+    def test_two_backlogs_share_evenly(self, pair: Pair) -> None:
+        streams = [pair.hub.open(LARGE) for _ in range(2)]
+        pair.settle()
+        pair.take("agent")
+        for stream in streams:
+            pair.hub.send(stream, bytes(200_000))
+        pair.carry(pair.hub, 12)
+        share = dict.fromkeys(streams, 0)
+        for event in pair.take("agent"):
+            if isinstance(event, DataReceived):
+                share[event.stream] += len(event.data)
+        assert abs(share[streams[0]] - share[streams[1]]) <= 2 * 16 * 1024
+
+    def test_a_reader_that_stalls_stops_its_own_stream_only(self, pair: Pair) -> None:
+        stalled, lively = pair.hub.open(LARGE), pair.hub.open(LARGE)
+        pair.settle()
+        pair.hub.send(stalled, bytes(4 * LARGE_WINDOW[Class.FORWARD]))
+        pair.settle()
+        assert pair.hub.pending(stalled) > 0
+        pair.take("agent")
+        for _ in range(100):
+            pair.hub.send(lively, bytes(16 * 1024))
+            pair.carry(pair.hub, 1)
+            assert pair.take("agent") == [DataReceived(lively, bytes(16 * 1024))]
+            pair.agent.consumed(lively, 16 * 1024, pair.now)
+            pair.settle()
+
+    def test_a_backlog_is_not_cut_to_crumbs_for_a_little_credit(self, pair: Pair) -> None:
+        stream = pair.hub.open(COMMAND)
+        pair.settle()
+        pair.take("agent")
+        pair.hub.send(stream, bytes(INITIAL_WINDOW - 100))
+        pair.settle()
+        pair.hub.send(stream, bytes(30_000))
+        pair.settle()
+        assert [len(e.data) for e in pair.take("agent") if isinstance(e, DataReceived)] == [
+            INITIAL_WINDOW - 100
+        ]
+        pair.agent.consumed(stream, INITIAL_WINDOW // 2, pair.now)
+        pair.settle()
+        assert [len(e.data) for e in pair.take("agent") if isinstance(e, DataReceived)] == [30_000]
+
+
+class TestBlank:  # a payload with room for its header
+    def test_it_becomes_the_frame_without_a_copy(self, pair: Pair) -> None:
+        stream = pair.hub.open(LARGE)
+        pair.settle()
+        pair.take("agent")
+        blank = frames.Blank.around(b"payload")
+        assert pair.hub.send(stream, blank) == 7
+        chosen = pair.hub.next_frame()
+        assert chosen is not None
+        assert chosen[1] is blank
+        pair.agent.receive(memoryview(blank), pair.now)
+        assert pair.agent.events() == [DataReceived(stream, b"payload")]
+
+    def test_one_beyond_the_limit_is_cut_and_arrives_whole(self, pair: Pair) -> None:
+        stream, other = pair.hub.open(LARGE), pair.hub.open(LARGE)
+        pair.settle()
+        pair.take("agent")
+        payload = bytes(range(256)) * 200
+        pair.hub.send(stream, frames.Blank.around(payload))
+        pair.hub.send(other, bytes(40_000))
+        pair.settle()
+        pieces = [
+            bytes(event.data)
+            for event in pair.take("agent")
+            if isinstance(event, DataReceived) and event.stream == stream
+        ]
+        assert b"".join(pieces) == payload
+        assert len(pieces) > 1
+        assert pair.hub.pending(stream) == 0

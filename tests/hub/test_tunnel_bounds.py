@@ -15,7 +15,7 @@ from hub.address_limits import AddressLimits, TooManyFromAddress
 from hub.core import Hub
 from protocol import frames
 from protocol import session as session_module
-from protocol.aio import ResetCode, Stream, Tunnel
+from protocol.aio import ResetCode, Stream, Tunnel, TunnelClosed
 from protocol.aio import stream as stream_module
 from protocol.aio import tunnel as tunnel_module
 from protocol.aio import websocket as websocket_module
@@ -180,6 +180,24 @@ async def test_who_never_reads_is_cut_though_it_sends(
                     await asyncio.sleep(0.06)
         await until(lambda: not port.hub.registry.is_online(node_id))
     assert port.hub.tunnels.agents.deaths == {Death.UNREAD: 1}
+
+
+async def test_the_kernel_cuts_who_never_reads_too(
+    port: Port, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with undisturbed(port) as echo:
+        monkeypatch.setattr(websocket_module, "USER_TIMEOUT_MS", 300)
+        async with port.hostile_agent() as (node_id, peer):
+            tunnel = tunnel_of(port, node_id)
+            stream = await tunnel.open(Forward(host="localhost", port=7))
+            peer.send(frames.window(stream.id, 2**30))
+            async with asyncio.timeout(20):
+                with pytest.raises(TunnelClosed):
+                    while await echo.answers():
+                        await stream.write(bytes(32 * 1024))
+                        await asyncio.sleep(0.01)
+            assert tunnel.closed
+    assert not port.hub.tunnels.agents.deaths
 
 
 async def test_half_closed_streams_do_not_stay(port: Port) -> None:

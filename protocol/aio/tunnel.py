@@ -98,6 +98,7 @@ class Tunnel:
         self._tasks: asyncio.TaskGroup | None = None
         self._serving: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._flush_scheduled = False
         self._ready: asyncio.Future[Hello] = self.loop.create_future()
         self._closed: asyncio.Future[TunnelClosed] = self.loop.create_future()
         self.goaway: ev.PeerGoesAway | None = None
@@ -216,9 +217,15 @@ class Tunnel:
             self._flush()
 
     def consumed(self, stream_id: int, size: int) -> None:
-        """The stream's reader took `size` bytes."""
+        """The stream's reader took `size` bytes; credit goes out when this callback is done.
+
+        Later, because the bytes may have gone to another tunnel: two that feed each other would
+        flush inside each other without end.
+        """
         self._guard(lambda: self._session.consumed(stream_id, size, time.monotonic()))
-        self._flush()
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self.loop.call_soon(self._flush_later)
 
     # --- for the transport ---
 
@@ -357,6 +364,10 @@ class Tunnel:
             if stream_id and (stream := self._streams.get(stream_id)) is not None:
                 stream.drained(session.pending(stream_id))
                 self._forget_if_closed(stream_id)
+
+    def _flush_later(self) -> None:
+        self._flush_scheduled = False
+        self._flush()
 
     def _forget_if_closed(self, stream_id: int) -> None:
         """Drop a stream that both sides have finished; its reader keeps what is unread."""

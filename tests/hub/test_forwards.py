@@ -278,13 +278,15 @@ async def test_an_idle_connection_is_reset_and_one_in_use_is_not(store: Store) -
     async with forwards.declare(OPERATOR, WAY) as forward:
         async with forward.connection("a") as idle, forward.connection("b") as used:
             now = time.monotonic()
+            resets: list[StreamReset] = []
+            idle.end_by(resets.append)
             used.traffic.received.size_bytes = 1
             forwards.sweep(now + 3000)
-            assert (idle.ended, used.ended) == (None, None)
+            assert resets == []
             forwards.sweep(now + 3601)
-            assert idle.ended is not None
-            assert (idle.ended.code, str(idle.ended)) == (ResetCode.TIMEOUT, "idle for 60 minutes")
             assert used.ended is None
+    (reset,) = resets
+    assert (reset.code, reset.reason) == (ResetCode.TIMEOUT, "idle for 60 minutes")
 
 
 async def test_a_half_closed_connection_without_a_byte_is_reset_soon(store: Store) -> None:
@@ -292,13 +294,16 @@ async def test_a_half_closed_connection_without_a_byte_is_reset_soon(store: Stor
     async with forwards.declare(OPERATOR, WAY) as forward:
         async with forward.connection("a") as half, forward.connection("b") as whole:
             now = time.monotonic()
+            resets: list[StreamReset] = []
+            half.end_by(resets.append)
             half.traffic.sent.ended = True
             forwards.sweep(now + 59)
-            assert half.ended is None
+            assert resets == []
             forwards.sweep(now + 61)
-            assert half.ended is not None
-            assert half.ended.code is ResetCode.TIMEOUT
             assert whole.ended is None
+    (reset,) = resets
+    assert reset.code is ResetCode.TIMEOUT
+    assert reset.reason == "half closed and idle for 60 s"
 
 
 async def test_a_forwards_own_view_shows_a_bounded_part_of_its_connections(store: Store) -> None:

@@ -7,6 +7,7 @@ serves the connections of listeners; `protocol.aio.tcp` carries their bytes.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator, Callable
@@ -112,6 +113,7 @@ class Forwarder:
             async with slots:
                 await self._serve(end)
 
+        failure: Exception | None = None  # raised as it is, not in the group's wrapping
         async with asyncio.TaskGroup() as tasks:
             serving = set[asyncio.Task[None]]()
 
@@ -123,13 +125,17 @@ class Forwarder:
                 serving.add(task)
                 task.add_done_callback(serving.discard)
 
-            server = await loop.create_server(lambda: TcpEnd(accepted), bind, port, backlog=128)
             try:
-                yield [sock.getsockname()[:2] for sock in server.sockets]
+                server = await loop.create_server(lambda: TcpEnd(accepted), bind, port, backlog=128)
+                with contextlib.closing(server):
+                    yield [sock.getsockname()[:2] for sock in server.sockets]
+            except Exception as error:
+                failure = error
             finally:
-                server.close()
                 for task in serving:
                     task.cancel()
+        if failure is not None:
+            raise failure
 
     async def _serve(self, end: TcpEnd) -> None:
         try:

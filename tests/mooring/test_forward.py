@@ -94,3 +94,18 @@ async def test_a_forward_that_ends_closes_its_connections() -> None:
         assert await reader.read() == b""
     writer.close()
     assert failures == []
+
+
+async def test_what_fails_inside_a_forward_comes_out_as_it_is() -> None:
+    forwarder = Forwarder(cast(Link, None), "n", "h", 1)
+    with pytest.raises(ZeroDivisionError):
+        async with forwarder.listen("127.0.0.1", 0):
+            raise ZeroDivisionError
+
+
+async def test_an_address_that_is_taken_is_an_error_of_the_system() -> None:
+    async with forwarding(echo) as ((_, port), _):
+        forwarder = Forwarder(cast(Link, None), "n", "h", 1)
+        with pytest.raises(OSError, match="in use"):
+            async with forwarder.listen("127.0.0.1", port):
+                pass

@@ -14,11 +14,11 @@ import secrets
 from dataclasses import dataclass
 
 from hub.accounts.changes import Ended
-from hub.authz import Subject
+from hub.client_forwards import Services
 from hub.clients import Clients
 from hub.core import Hub
 from hub.errors import HubError
-from protocol.aio import GoAwayCode, Stream, Tunnel
+from protocol.aio import GoAwayCode, Handler, Stream, Tunnel
 from protocol.aio.websocket import Refusal, Request
 from protocol.frames import Hello
 from protocol.guard import Limits
@@ -53,7 +53,8 @@ class ClientTunnels:
         self._software = software
         self._budget = budget
         self._open: dict[bytes, _Session] = {}
-        self._clients = Clients(hub.registry, hub.nodes, hub.forwards, hub.shells)
+        services = Services(hub.registry, hub.nodes, hub.forwards, hub.listeners)
+        self._clients = Clients(services, hub.shells)
 
     def on_request(self, request: Request) -> Tunnel | Refusal:
         """Answer an upgrade on the clients' route."""
@@ -66,11 +67,11 @@ class ClientTunnels:
         if (resumed := self._resumable(request.resume, digest)) is not None:
             return resumed
         name = secrets.token_bytes(32)
-        signed_in: asyncio.Future[Subject] = asyncio.get_running_loop().create_future()
+        serving: asyncio.Future[Handler] = asyncio.get_running_loop().create_future()
 
         async def handle(message: Open, stream: Stream) -> None:
-            subject = await asyncio.shield(signed_in)
-            await self._clients.handler_for(subject)(message, stream)
+            serve = await asyncio.shield(serving)
+            await serve(message, stream)
 
         tunnel = Tunnel(
             Side.ACCEPTED,
@@ -84,7 +85,7 @@ class ClientTunnels:
             resume=name,
         )
         self._open[name] = _Session(tunnel, digest)
-        self._tasks.create_task(self._guarded(name, token.strip(), request.address, signed_in))
+        self._tasks.create_task(self._guarded(name, token.strip(), request.address, serving))
         return tunnel
 
     def _resumable(self, name: bytes, digest: bytes) -> Tunnel | None:
@@ -101,12 +102,12 @@ class ClientTunnels:
                 tasks.create_task(session.tunnel.close(GoAwayCode.SHUTDOWN, "the hub is stopping"))
 
     async def _guarded(
-        self, name: bytes, token: str, address: str, signed_in: asyncio.Future[Subject]
+        self, name: bytes, token: str, address: str, serving: asyncio.Future[Handler]
     ) -> None:
         """Keep the failure of one tunnel from the others."""
         tunnel = self._open[name].tunnel
         try:
-            await self._live(self._open[name], token, address, signed_in)
+            await self._live(self._open[name], token, address, serving)
         except Exception:
             logger.exception("%s: the tunnel failed", tunnel.name)
             await tunnel.close(GoAwayCode.INTERNAL, "internal error of the hub")
@@ -114,7 +115,7 @@ class ClientTunnels:
             del self._open[name]
 
     async def _live(
-        self, session: _Session, token: str, address: str, signed_in: asyncio.Future[Subject]
+        self, session: _Session, token: str, address: str, serving: asyncio.Future[Handler]
     ) -> None:
         tunnel = session.tunnel
         async with asyncio.TaskGroup() as tasks:
@@ -122,21 +123,22 @@ class ClientTunnels:
             try:
                 subject = await self._hub.accounts.tokens.verify(token, address)
             except HubError as error:
-                signed_in.cancel()
+                serving.cancel()
                 await tunnel.close(GoAwayCode.REVOKED, str(error))
                 return
             owners = [other.user_id for other in self._open.values()]
             if owners.count(subject.user_id) >= TUNNELS_PER_USER:
-                signed_in.cancel()
+                serving.cancel()
                 reason = f"you have {TUNNELS_PER_USER} tunnels open; close some first"
                 await tunnel.close(GoAwayCode.FLOOD, reason)
                 return
             session.user_id = subject.user_id
-            signed_in.set_result(subject)
 
             def on_change(ended: Ended) -> None:
                 if ended.covers(subject):
                     tasks.create_task(tunnel.close(GoAwayCode.REVOKED, "your rights changed"))
 
             with self._hub.accounts.watch(on_change):
-                await tunnel.wait_closed()
+                async with self._clients.serving(subject, tunnel) as handler:
+                    serving.set_result(handler)
+                    await tunnel.wait_closed()

@@ -19,6 +19,8 @@ from hub.events import EventLog
 from hub.forwards import Forwards
 from hub.installer import Installer
 from hub.join_tokens import JoinTokens
+from hub.links import Links
+from hub.listeners import Listeners
 from hub.live.fleet import Fleet
 from hub.metrics import MetricsStore
 from hub.nodes import Nodes
@@ -58,6 +60,8 @@ class Hub:
     tasks: Tasks
     shells: Shells
     forwards: Forwards
+    listeners: Listeners
+    links: Links
     packages: Packages
     deployments: Deployments
     telemetry: Telemetry = field(default_factory=Telemetry)

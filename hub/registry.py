@@ -94,7 +94,7 @@ class Registry:
         self._tunnels[node_id] = tunnel
         if older is not None and older is not tunnel:
             logger.warning("node %s: a newer tunnel replaces the old one", self._name_of(node_id))
-            self._close(older, GoAwayCode.REPLACED, "a newer tunnel of this node took over")
+            self._replace(older)
         return not self._is_cloned(node_id, tunnel, now)
 
     def detach(self, node_id: str, tunnel: Tunnel) -> bool:
@@ -121,6 +121,14 @@ class Registry:
                 tasks.create_task(
                     tunnel.close(GoAwayCode.SHUTDOWN, "the hub is stopping", retry_after_s)
                 )
+
+    def _replace(self, older: Tunnel) -> None:
+        """Tell the peer of an older tunnel; nobody waits any more for one without a connection."""
+        reason = "a newer tunnel of this node took over"
+        if older.is_connected:
+            self._close(older, GoAwayCode.REPLACED, reason)
+        else:
+            older.abort(reason)
 
     def _close(self, tunnel: Tunnel, code: GoAwayCode, reason: str) -> None:
         self._tasks.create_task(tunnel.close(code, reason))

@@ -18,9 +18,10 @@ from protocol.frames import Blank, Bytes
 
 @dataclass(slots=True)
 class Count:
-    """Bytes that passed in one direction so far."""
+    """Bytes that passed in one direction so far, and whether its sender has finished."""
 
     size_bytes: int = 0
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,7 @@ async def splice(a: Stream, b: Stream, traffic: Traffic) -> StreamReset | None:
 class _End:
     """One of the two streams: what comes in on it goes out on the other one (a `Sink`)."""
 
-    __slots__ = ("_count", "_outcome", "other", "over", "stream", "waiting")
+    __slots__ = ("_count", "_outcome", "other", "stream", "waiting")
 
     other: _End
 
@@ -64,7 +65,6 @@ class _End:
     ) -> None:
         self.stream = stream
         self.waiting = 0  # bytes from the other stream that this one has not sent
-        self.over = False  # its peer sends nothing more
         self._count = count
         self._outcome = outcome
 
@@ -81,7 +81,7 @@ class _End:
             self._end_if_done()
 
     def finished(self) -> None:
-        self.over = True
+        self._count.ended = True
         self.other.stream.finish()
         self._end_if_done()
 
@@ -93,7 +93,8 @@ class _End:
 
     def _end_if_done(self) -> None:
         other = self.other
-        passed = self.over and other.over and not (self.waiting or other.waiting)
+        ended = self._count.ended and other._count.ended
+        passed = ended and not (self.waiting or other.waiting)
         if passed and not self._outcome.done():
             self._outcome.set_result(None)
 

@@ -219,14 +219,14 @@ class Tunnel:
             return reason
         finally:
             self._tasks = None
-            self._abort("cancelled")
+            self.abort("cancelled")
 
     async def close(
         self, code: GoAwayCode = GoAwayCode.NORMAL, reason: str = "", retry_after_s: float = 0.0
     ) -> None:
         """Say GOAWAY, send what can be sent within 2 s, close for good."""
         if self.closed or self._transport is None:
-            self._abort(reason)
+            self.abort(reason)
             return
         self._session.go_away(code, reason, retry_after_s)
         self._flush()
@@ -235,7 +235,14 @@ class Tunnel:
             async with asyncio.timeout(CLOSE_TIMEOUT_S):
                 await asyncio.shield(self._closed)
         except TimeoutError:
-            self._abort(reason)
+            self.abort(reason)
+
+    def abort(self, reason: str) -> None:
+        """Close for good, now, without a word to the peer."""
+        transport = self._transport
+        self._close(reason or "closed")
+        if transport is not None:
+            transport.abort()
 
     # --- for streams ---
 
@@ -358,12 +365,6 @@ class Tunnel:
         if transport is not None:
             transport.close()
             self.loop.call_later(CLOSE_TIMEOUT_S, transport.abort)
-
-    def _abort(self, reason: str) -> None:
-        transport = self._transport
-        self._close(reason or "closed")
-        if transport is not None:
-            transport.abort()
 
     def _drop_transport(self, reason: str) -> None:
         """Give up a transport that does not work any more."""

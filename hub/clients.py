@@ -76,7 +76,12 @@ class Clients:
     async def _forward(self, subject: Subject, message: ClientForward, stream: Stream) -> None:
         node = self.nodes.get(message.node)
         async with self.forwards.carry(subject, node, message.host, message.port) as forward:
-            opened = Forward(host=message.host, port=message.port, subject=subject.name)
+            opened = Forward(
+                host=message.host,
+                port=message.port,
+                subject=subject.name,
+                confirm=message.confirm,
+            )
             try:
                 target = await self.registry.open(node.id, opened)
             except (NodeOffline, LocalProtocolError) as error:

@@ -293,16 +293,44 @@ class ShellSession(Model, frozen=True):
 
 
 class OpenForward(Model, frozen=True):
-    """A connection that is being forwarded."""
+    """Connections that are carried to one place, or a listener that leads there."""
 
     id: str
     node: str
+    kind: str = "local"
+    """local, socks, ssh-proxy, reverse, link or published."""
     subject: str = ""
     host: str = ""
-    port: int = 0
+    port: int | None = None
+    """None for socks, which goes anywhere."""
+    bind: str | None = None
+    """Where the node listens, for what begins there."""
+    listen_port: int | None = None
     since: float | None = None
+    connections: int = 0
+    """Open now."""
+    connections_total: int = 0
     sent_bytes: int = 0
     received_bytes: int = 0
+    last_activity: float | None = None
+
+
+class Link(Model, frozen=True):
+    """A port on one node that comes out on another, kept by the hub."""
+
+    name: str
+    from_node: str
+    port: int
+    to_node: str
+    to_port: int
+    bind: str = "127.0.0.1"
+    host: str = "127.0.0.1"
+    enabled: bool = True
+    state: str = ""
+    """up, waiting, refused or disabled."""
+    reason: str = ""
+    created_by: str = ""
+    created_at: float | None = None
 
 
 class SeriesInfo(Model, frozen=True):

@@ -1,0 +1,271 @@
+"""Every way through a node, with real processes: forwards both ways, SOCKS, ssh, links."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bench.peers.openssh import OpenSSH
+from tests.bench.programs import Missing
+from tests.e2e.mesh import MOORING, Mesh, Process, wait_for
+from tests.e2e.test_operator import echo_server
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture(scope="module")
+def ssh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenSSH]:
+    """Debian's sshd, on a port and in a directory of its own."""
+    try:
+        server = OpenSSH(tmp_path_factory.mktemp("sshd"))
+    except Missing as reason:
+        pytest.skip(str(reason))
+    try:
+        yield server
+    finally:
+        server.stop()
+
+
+class TestSsh:
+    """`ssh` and what is built on it, through `mooring ssh-proxy`."""
+
+    @pytest.fixture
+    def options(self, mesh: Mesh, ssh: OpenSSH) -> list[str]:
+        config = str(ssh.directory / "ssh_config")
+        return ["-F", config, "-o", f"ProxyCommand={MOORING} ssh-proxy web-1 %p"]
+
+    def run(
+        self, mesh: Mesh, *argv: str, code: int = 0, **options: object
+    ) -> subprocess.CompletedProcess[bytes]:
+        done: subprocess.CompletedProcess[bytes] = subprocess.run(
+            argv, capture_output=True, timeout=120, env=mesh.env, **options  # type: ignore[call-overload]
+        )  # fmt: skip
+        assert done.returncode == code, (argv, done.returncode, done.stderr)
+        assert b"Traceback" not in done.stderr, done.stderr
+        return done
+
+    def test_exit_codes_output_and_input_are_those_of_ssh(
+        self, mesh: Mesh, options: list[str]
+    ) -> None:
+        done = self.run(mesh, "ssh", *options, "node", "echo out; echo err >&2; exit 7", code=7)
+        assert done.stdout == b"out\n"
+        assert b"err\n" in done.stderr
+        data = bytes(range(256)) * 4096
+        assert self.run(mesh, "ssh", *options, "node", "cat", input=data).stdout == data
+
+    def test_scp_carries_20_megabytes_both_ways(
+        self, mesh: Mesh, options: list[str], tmp_path: Path
+    ) -> None:
+        here, there, back = (tmp_path / name for name in ("here", "there", "back"))
+        here.write_bytes(os.urandom(20_000_000))
+        self.run(mesh, "scp", "-q", *options, str(here), f"node:{there}")
+        self.run(mesh, "scp", "-q", *options, f"node:{there}", str(back))
+        assert digest(there) == digest(back) == digest(here)
+
+    def test_rsync_carries_a_tree(self, mesh: Mesh, options: list[str], tmp_path: Path) -> None:
+        if shutil.which("rsync") is None:
+            pytest.skip("rsync is not installed (Debian: apt-get install rsync)")
+        here, there = tmp_path / "here", tmp_path / "there"
+        for number in range(20):
+            path = here / f"d{number % 3}" / f"{number}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(os.urandom(number * 5000))
+        over = shlex.join(["ssh", *options])
+        self.run(mesh, "rsync", "-a", "-e", over, f"{here}/", f"node:{there}/")
+        for path in here.rglob("*"):
+            if path.is_file():
+                assert digest(there / path.relative_to(here)) == digest(path)
+
+    def test_a_node_that_is_not_there_is_one_error_and_no_traceback(self, mesh: Mesh) -> None:
+        done = self.run(mesh, MOORING, "ssh-proxy", "nosuch", code=4)
+        assert (done.stdout, done.stderr.count(b"\n")) == (b"", 2)
+        assert b"nosuch" in done.stderr
+
+    def test_a_port_where_nobody_listens_is_said(self, mesh: Mesh) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            port = server.getsockname()[1]
+        done = self.run(mesh, MOORING, "ssh-proxy", "web-1", str(port), code=1)
+        assert b"refused" in done.stderr.lower()
+
+    def test_the_target_may_end_its_side_first(self, mesh: Mesh) -> None:
+        with Proxy(mesh) as proxy:
+            proxy.target.sendall(b"bye")
+            proxy.target.shutdown(socket.SHUT_WR)
+            assert proxy.child.stdout.read() == b"bye"  # type: ignore[union-attr]
+            assert proxy.child.poll() is None
+            proxy.child.stdin.write(b"and you")  # type: ignore[union-attr]
+            proxy.child.stdin.close()  # type: ignore[union-attr]
+            assert read_all(proxy.target) == b"and you"
+            assert proxy.child.wait(10) == 0
+
+    def test_its_standard_input_may_end_first(self, mesh: Mesh) -> None:
+        with Proxy(mesh) as proxy:
+            proxy.child.stdin.close()  # type: ignore[union-attr]
+            assert read_all(proxy.target) == b""
+            proxy.target.sendall(b"late")
+            proxy.target.close()
+            assert proxy.child.stdout.read() == b"late"  # type: ignore[union-attr]
+            assert proxy.child.wait(10) == 0
+
+    @pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM, signal.SIGINT])
+    def test_a_signal_ends_it_without_a_word(self, mesh: Mesh, number: signal.Signals) -> None:
+        with Proxy(mesh) as proxy:
+            proxy.child.send_signal(number)
+            assert proxy.child.wait(10) == 128 + number
+            assert proxy.child.stderr.read() == b""  # type: ignore[union-attr]
+            assert read_all(proxy.target) == b""
+
+    def test_a_closed_pipe_ends_it_without_a_word(self, mesh: Mesh) -> None:
+        with Proxy(mesh) as proxy:
+            proxy.child.stdout.close()  # type: ignore[union-attr]
+            proxy.target.sendall(b"nobody reads this")
+            assert proxy.child.wait(10) == 128 + signal.SIGPIPE
+            assert proxy.child.stderr.read() == b""  # type: ignore[union-attr]
+
+
+@contextmanager
+def running(
+    mesh: Mesh, log: Path, *words: str, lines: int = 1
+) -> Iterator[tuple[Process, list[Any]]]:
+    """A `mooring --json` command that stays, and the first events that it printed."""
+    process = Process([MOORING, "--json", *words], log, mesh.env)
+
+    def events() -> list[Any]:
+        found = [json.loads(line) for line in process.text().splitlines() if line[:1] == "{"]
+        assert process.alive, process.text()
+        return found if len(found) >= lines else []
+
+    try:
+        yield process, wait_for(events)
+    finally:
+        assert process.stop() == 0, process.text()
+        assert "Traceback" not in process.text()
+
+
+def address_of(place: str) -> tuple[str, int]:
+    host, _, port = place.rpartition(":")
+    return host, int(port)
+
+
+@pytest.fixture(scope="module")
+def proxy(mesh: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a SOCKS proxy through web-1."""
+    log = tmp_path_factory.mktemp("socks") / "log"
+    with running(mesh, log, "socks", "web-1", "0") as (_, (event,)):
+        assert (event["type"], event["direction"]) == ("forwarding", "socks")
+        yield event["local"]
+
+
+class TestSocks:
+    def ask(self, proxy: str, kind: int, address: bytes, port: int) -> tuple[socket.socket, int]:
+        """A connection through the proxy, and how its reply begins."""
+        connection = socket.create_connection(address_of(proxy), 20)
+        connection.sendall(b"\x05\x01\x00")
+        assert connection.recv(2) == b"\x05\x00"
+        connection.sendall(bytes((5, 1, 0, kind)) + address + port.to_bytes(2, "big"))
+        answer = connection.recv(10, socket.MSG_WAITALL)
+        assert (len(answer), answer[0]) == (10, 5)
+        return connection, answer[1]
+
+    @pytest.mark.parametrize(
+        ("kind", "address"), [(1, bytes((127, 0, 0, 1))), (3, b"\x09localhost")]
+    )
+    def test_bytes_go_both_ways_and_a_half_close_arrives(
+        self, proxy: str, kind: int, address: bytes
+    ) -> None:
+        with echo_server() as port:
+            connection, answer = self.ask(proxy, kind, address, port)
+            with connection:
+                assert answer == 0
+                connection.sendall(b"hello")
+                connection.shutdown(socket.SHUT_WR)
+                assert read_all(connection) == b"hello"
+
+    def test_a_closed_port_and_a_forbidden_place_have_their_codes(self, proxy: str) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            closed = server.getsockname()[1]
+        for address, port, code in (
+            (bytes((127, 0, 0, 1)), closed, 4),
+            (bytes((192, 0, 2, 1)), 80, 2),
+        ):
+            connection, answer = self.ask(proxy, 1, address, port)
+            with connection:
+                assert answer == code
+                assert read_all(connection) == b""
+
+    def test_curl_fetches_through_it(self, proxy: str, tmp_path: Path) -> None:
+        if shutil.which("curl") is None:
+            pytest.skip("curl is not installed (Debian: apt-get install curl)")
+        (tmp_path / "page").write_bytes(os.urandom(2_000_000))
+        handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path))
+        with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+            threading.Thread(target=server.serve_forever, daemon=True).start()
+            url = f"http://localhost:{server.server_port}/page"
+            argv = ["curl", "-sS", "--noproxy", "", "--socks5-hostname", proxy, url]
+            done = subprocess.run(argv, capture_output=True, timeout=60)
+            server.shutdown()
+        assert done.returncode == 0, done.stderr
+        assert done.stdout == (tmp_path / "page").read_bytes()
+
+    def test_a_port_for_everybody_gets_a_warning(self, mesh: Mesh, tmp_path: Path) -> None:
+        with running(mesh, tmp_path / "log", "socks", "web-1", "0.0.0.0:0") as (process, _):
+            assert "warning" in process.text()
+
+
+class Proxy:
+    """`mooring ssh-proxy` with pipes, and the connection that it made."""
+
+    def __init__(self, mesh: Mesh) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            self.child = subprocess.Popen(
+                [MOORING, "ssh-proxy", "web-1", str(server.getsockname()[1])],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                bufsize=0,
+                env=mesh.env,
+            )
+            server.settimeout(20)
+            self.target, _ = server.accept()
+        self.target.settimeout(20)
+
+    def __enter__(self) -> Proxy:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.target.close()
+        self.child.kill()
+        self.child.wait()
+        for pipe in (self.child.stdin, self.child.stdout, self.child.stderr):
+            assert pipe is not None
+            pipe.close()
+
+
+def read_all(connection: socket.socket) -> bytes:
+    """What comes until its end, or until it is reset."""
+    received = b""
+    try:
+        while data := connection.recv(65536):
+            received += data
+    except ConnectionResetError:
+        pass
+    return received
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

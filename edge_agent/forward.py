@@ -43,7 +43,7 @@ async def handle_forward(opening: Forward, stream: Stream, policy: PolicyFile) -
     else:
         if opening.confirm:
             stream.push(CONFIRMED)
-        await _carry(connection, stream)
+        await carry_or_reset(connection, stream, "the target")
 
 
 async def _connect(opening: Forward, policy: Policy) -> TcpEnd:
@@ -84,10 +84,11 @@ async def _resolve(host: str, port: int) -> list[str]:
     return [str(address[0]) for *_, address in found]
 
 
-async def _carry(target: TcpEnd, stream: Stream) -> None:
+async def carry_or_reset(end: TcpEnd, stream: Stream, who: str) -> None:
+    """Carry both ways; a connection that breaks resets the stream, saying `who` broke it off."""
     try:
-        await carry(target, stream)
+        await carry(end, stream)
     except (StreamReset, TunnelClosed):
         pass
     except OSError as error:
-        stream.reset(ResetCode.UNREACHABLE, f"the target broke off: {error}")
+        stream.reset(ResetCode.UNREACHABLE, f"{who} broke off: {error}")

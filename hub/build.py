@@ -28,6 +28,7 @@ from hub.events import EventLog
 from hub.forwards import Forwards
 from hub.installer import Installer
 from hub.join_tokens import JoinTokens
+from hub.listeners import Listeners
 from hub.live.fleet import Fleet
 from hub.metrics import MetricsStore
 from hub.nodes import Nodes
@@ -85,7 +86,8 @@ def build_hub(
         installer=Installer(config.public_urls[0], pages_chain),
         tasks=Tasks(store, registry, nodes, events, audit),
         shells=Shells(store, registry, nodes, events, audit),
-        forwards=Forwards(audit),
+        forwards=Forwards(audit, nodes.name_of),
+        listeners=Listeners(registry),
         packages=Packages(store, artifacts, events, audit, nodes.all),
         deployments=Deployments(store, artifacts, registry, nodes, events, audit),
     )
@@ -127,6 +129,7 @@ async def run_hub(hub: Hub) -> None:
         tasks.create_task(hub.nodes.run())
         tasks.create_task(hub.tasks.run())
         tasks.create_task(hub.deployments.run())
+        tasks.create_task(hub.forwards.run())
         tasks.create_task(_prune(hub))
 
 

@@ -18,6 +18,7 @@ from hub.events import EventLog
 from hub.forwards import Forwards
 from hub.installer import Installer
 from hub.join_tokens import JoinTokens
+from hub.listeners import Listeners
 from hub.live.fleet import Fleet
 from hub.metrics import MetricsStore
 from hub.nodes import Nodes
@@ -56,6 +57,7 @@ class Hub:
     tasks: Tasks
     shells: Shells
     forwards: Forwards
+    listeners: Listeners
     packages: Packages
     deployments: Deployments
     telemetry: Telemetry = field(default_factory=Telemetry)

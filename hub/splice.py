@@ -19,9 +19,10 @@ PIECE_BYTES = 64 * 1024
 
 @dataclass(slots=True)
 class Count:
-    """Bytes that passed in one direction so far."""
+    """Bytes that passed in one direction so far, and whether its sender has finished."""
 
     size_bytes: int = 0
+    ended: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +57,7 @@ async def _copy(source: Stream, sink: Stream, count: Count) -> None:
     while data := await source.read(PIECE_BYTES):
         await sink.write(data)
         count.size_bytes += len(data)
+    count.ended = True
     sink.finish()
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mooring.cli.menu import TargetOrCommand
-from mooring.cli.output import confirm, note, print_fields, print_json, print_table
+from mooring.cli.output import note, print_fields, print_json, print_table
 from mooring.cli.places import Place
 from mooring.cli.settings import settings_of
 from mooring.cli.units import age, size, when
@@ -63,6 +63,7 @@ def show(context: typer.Context, forward: ID) -> None:
         (
             ("id", found.id),
             ("kind", found.kind),
+            ("name", found.name),
             ("node", found.node),
             ("listens on", _listens(found)),
             ("leads to", _target(found)),
@@ -74,15 +75,15 @@ def show(context: typer.Context, forward: ID) -> None:
             ("last activity", when(found.last_activity)),
         )
     )
+    if found.open_connections:
+        _print_connections(found)
 
 
 @app.command(epilog="Example:  mooring forwards close 01a1fbd0f217f858")
 def close(
-    context: typer.Context,
     forwards: Annotated[list[str], typer.Argument(metavar="ID...", help="From the list.")],
 ) -> None:
     """End forwards with all their connections; who opened them is told."""
-    confirm(context, f"end {', '.join(forwards)}?")
     with Client.connect() as hub:
         for forward in forwards:
             hub.call(calls.close_forward(forward))
@@ -96,4 +97,23 @@ def _listens(forward: OpenForward) -> str:
 
 
 def _target(forward: OpenForward) -> str:
-    return str(Place(forward.host, forward.port)) if forward.port is not None else "anywhere"
+    if forward.port is None:
+        return {"socks": "anywhere", "reverse": "its client"}.get(forward.kind, "")
+    place = str(Place(forward.host, forward.port))
+    return f"{forward.to_node}:{place}" if forward.to_node else place
+
+
+def _print_connections(forward: OpenForward) -> None:
+    print()
+    rows = [
+        (
+            connection.peer,
+            str(Place(connection.host, connection.port)) if connection.port else "",
+            age(connection.since),
+            age(connection.last_activity),
+            size(connection.sent_bytes),
+            size(connection.received_bytes),
+        )
+        for connection in forward.open_connections
+    ]
+    print_table(("FROM", "TO", "SINCE", "IDLE", "SENT", "RECEIVED"), rows)

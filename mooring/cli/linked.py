@@ -24,6 +24,7 @@ from protocol.aio import StreamReset
 
 Listening: TypeAlias = AbstractAsyncContextManager[list[tuple[str, int]]]
 """What the `listen` methods of the SDK give."""
+PORT_OR_NODE = "choose another port, 0 for any; mooring nodes shows whether the node is there"
 
 
 class Linked:
@@ -60,7 +61,7 @@ class Linked:
         try:
             await running
         except StreamReset as error:
-            self.end(refusal(self.node, error))
+            self.end(refusal(self.node, error, unreachable=PORT_OR_NODE))
         except MooringError as error:
             self.end(error)
 

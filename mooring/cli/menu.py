@@ -31,6 +31,7 @@ COMMANDS = {
     "socks": ("socks", "Reach"),
     "ssh-proxy": ("ssh_proxy", "Reach"),
     "ssh-config": ("ssh_config", "Reach"),
+    "forwards": ("forwards", "Reach"),
     "packages": ("packages", "Software"),
     "deploy": ("deploy", "Software"),
     "users": ("users", "Access"),

@@ -292,8 +292,22 @@ class ShellSession(Model, frozen=True):
     reason: str = ""
 
 
+class ForwardedConnection(Model, frozen=True):
+    """A connection that is being carried."""
+
+    id: str
+    peer: str = ""
+    """Who connected, as whoever accepted the connection saw it."""
+    host: str = ""
+    port: int | None = None
+    since: float | None = None
+    last_activity: float | None = None
+    sent_bytes: int = 0
+    received_bytes: int = 0
+
+
 class OpenForward(Model, frozen=True):
-    """Connections that are carried to one place, or a listener that leads there."""
+    """One way through nodes, however many connections it carries."""
 
     id: str
     node: str
@@ -301,18 +315,24 @@ class OpenForward(Model, frozen=True):
     """local, socks, ssh-proxy, reverse, link or published."""
     subject: str = ""
     host: str = ""
+    """Empty for socks, which goes anywhere, and reverse, whose target the client chooses."""
     port: int | None = None
-    """None for socks, which goes anywhere."""
     bind: str | None = None
     """Where the node listens, for what begins there."""
     listen_port: int | None = None
+    to_node: str | None = None
+    """Where a link comes out."""
+    name: str = ""
+    """Of the link or the published service."""
     since: float | None = None
+    last_activity: float | None = None
     connections: int = 0
     """Open now."""
     connections_total: int = 0
     sent_bytes: int = 0
     received_bytes: int = 0
-    last_activity: float | None = None
+    open_connections: list[ForwardedConnection] = []
+    """When one forward was asked for; the 500 oldest."""
 
 
 class Link(Model, frozen=True):

@@ -11,8 +11,8 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -157,9 +157,143 @@ def running(
         assert "Traceback" not in process.text()
 
 
+def sent_and_received(place: str, payload: bytes) -> bytes:
+    """What comes back for `payload` and the end of our side."""
+    with socket.create_connection(address_of(place), 20) as connection:
+
+        def send() -> None:
+            with suppress(OSError):  # it was ended first
+                connection.sendall(payload)
+                connection.shutdown(socket.SHUT_WR)
+
+        sender = threading.Thread(target=send)
+        sender.start()
+        received = read_all(connection)
+        sender.join()
+    return received
+
+
 def address_of(place: str) -> tuple[str, int]:
     host, _, port = place.rpartition(":")
     return host, int(port)
+
+
+class TestReverse:
+    def test_bytes_go_both_ways_and_a_half_close_arrives(self, mesh: Mesh, tmp_path: Path) -> None:
+        with echo_server() as target:
+            words = ("forward", "web-1", "-R", f"0:localhost:{target}")
+            with running(mesh, tmp_path / "log", *words) as (_, (event,)):
+                assert (event["direction"], event["node"]) == ("reverse", "web-1")
+                assert event["local"] == f"localhost:{target}"
+                payload = os.urandom(3_000_000)
+                assert sent_and_received(event["remote"], payload) == payload
+
+    def test_several_both_ways_at_once(self, mesh: Mesh, tmp_path: Path) -> None:
+        with echo_server() as target:
+            there, here = f"0:localhost:{target}", f"0:127.0.0.1:{target}"
+            words = ("forward", "db-1", there, there, "-R", here, "--reverse", here)
+            with running(mesh, tmp_path / "log", *words, lines=4) as (_, events):
+                places = [e["local" if e["direction"] == "local" else "remote"] for e in events]
+                assert len(set(places)) == 4
+                for place in places:
+                    assert sent_and_received(place, b"hello") == b"hello"
+
+    def test_where_nobody_listens_here_the_connection_ends_and_it_is_said(
+        self, mesh: Mesh, tmp_path: Path
+    ) -> None:
+        with echo_server() as closed:
+            pass
+        words = ("forward", "web-1", "-R", f"0:127.0.0.1:{closed}")
+        with running(mesh, tmp_path / "log", *words) as (process, (event,)):
+            assert sent_and_received(event["remote"], b"") == b""
+            wait_for(lambda: "could not be carried" in process.text())
+
+    def test_a_port_that_the_node_does_not_give_is_a_clear_error(self, mesh: Mesh) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            spec = f"{taken.getsockname()[1]}:localhost:80"
+            assert "in use" in mesh.run("forward", "web-1", "-R", spec, code=1).stderr
+        refused = mesh.run("forward", "web-1", "-R", "0.0.0.0:0:localhost:80", code=3)
+        assert "policy" in refused.stderr
+        mesh.run("forward", "web-1", code=2)
+        mesh.run("forward", "web-1", "-R", "x", code=2)
+        mesh.run("forward", "nosuch", "-R", "0:localhost:80", code=4)
+
+    def test_it_comes_back_after_the_agent_and_after_the_hub(
+        self, fresh_mesh: Callable[..., Mesh], tmp_path: Path
+    ) -> None:
+        mesh = fresh_mesh("one")
+        with echo_server() as target:
+            words = ("forward", "one", "-R", f"0:localhost:{target}", f"0:localhost:{target}")
+            log = tmp_path / "forward.log"
+            with running(mesh, log, *words, lines=2) as (_, (local, reverse)):
+                places = [local["local"], reverse["remote"]]
+
+                def is_back() -> bool:
+                    try:
+                        return all(sent_and_received(place, b"x") == b"x" for place in places)
+                    except OSError:
+                        return False
+
+                assert is_back()
+                mesh.agents["one"].kill()
+                mesh.start_agent("one")
+                wait_for(is_back, 60)
+                mesh.hub.kill()
+                mesh.start_hub()
+                wait_for(is_back, 60)
+
+
+class TestForwards:
+    """What is open is listed, and closed by whoever may."""
+
+    def find(self, mesh: Mesh, **fields: object) -> Any:
+        """The one forward with these fields; None while there is none."""
+        found = [f for f in mesh.json("forwards") if fields.items() <= f.items()]
+        assert len(found) <= 1, found
+        return found[0] if found else None
+
+    def test_a_forward_is_one_entry_with_its_connections(self, mesh: Mesh, tmp_path: Path) -> None:
+        with echo_server() as target:
+            words = ("forward", "web-2", f"0:127.0.0.1:{target}")
+            with running(mesh, tmp_path / "log", *words) as (_, (event,)):
+                with socket.create_connection(address_of(event["local"]), 20) as connection:
+                    connection.sendall(b"hello")
+                    assert connection.recv(5, socket.MSG_WAITALL) == b"hello"
+                    listed = self.find(mesh, kind="local", node="web-2", port=target)
+                    assert (listed["connections"], listed["sent_bytes"]) == (1, 5)
+                    shown = mesh.json("forwards", "show", listed["id"])
+                    assert len(shown["open_connections"]) == 1
+                    assert str(target) in mesh.run("forwards").stdout
+                    assert "1 open" in mesh.run("forwards", "show", listed["id"]).stdout
+        wait_for(lambda: self.find(mesh, kind="local", node="web-2", port=target) is None)
+        mesh.run("forwards", "show", listed["id"], code=4)
+
+    def test_closing_one_ends_its_connections_and_says_why(
+        self, mesh: Mesh, tmp_path: Path
+    ) -> None:
+        with echo_server() as target:
+            words = ("forward", "web-2", f"0:127.0.0.1:{target}")
+            with running(mesh, tmp_path / "log", *words) as (process, (event,)):
+                with socket.create_connection(address_of(event["local"]), 20) as connection:
+                    connection.sendall(b"x")
+                    assert connection.recv(1) == b"x"
+                    listed = self.find(mesh, kind="local", node="web-2", port=target)
+                    mesh.run("forwards", "close", listed["id"])
+                    assert read_all(connection) == b""
+                wait_for(lambda: "closed by admin" in process.text())
+        mesh.run("forwards", "close", listed["id"], code=4)
+
+    def test_closing_a_reverse_one_ends_its_command(self, mesh: Mesh, tmp_path: Path) -> None:
+        argv = [MOORING, "forward", "web-2", "-R", "0:localhost:80"]
+        process = Process(argv, tmp_path / "log", mesh.env)
+        try:
+            listed = wait_for(lambda: self.find(mesh, kind="reverse", node="web-2"))
+            assert listed["listen_port"]
+            mesh.run("forwards", "close", listed["id"])
+            assert process.child.wait(20) == 3
+            assert "closed by admin" in process.text()
+        finally:
+            process.stop()
 
 
 @pytest.fixture(scope="module")

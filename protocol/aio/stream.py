@@ -13,6 +13,7 @@ from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
 from protocol.errors import ProtocolError, ResetCode
+from protocol.frames import Bytes, Payload
 from protocol.messages import Open
 
 if TYPE_CHECKING:
@@ -26,8 +27,11 @@ CRUMB = 1024  # bytes; a piece smaller than this is joined to a small one before
 class Sink(Protocol):
     """Takes what comes in on a piped stream; called by the tunnel, so it must not wait."""
 
-    def received(self, data: bytes) -> None:
-        """Bytes came in; `Stream.consumed` gives their credit back once they have gone on."""
+    def received(self, data: Bytes) -> None:
+        """Bytes came in; `Stream.consumed` gives their credit back once they have gone on.
+
+        A view is good only during this call.
+        """
 
     def finished(self) -> None:
         """The peer sends nothing more."""
@@ -118,7 +122,7 @@ class Stream:
         elif self._eof:
             sink.finished()
 
-    def push(self, data: bytes | memoryview) -> int:
+    def push(self, data: Payload) -> int:
         """Queue `data` without waiting; return how many bytes of the stream wait to be sent.
 
         The caller bounds them: it stops when much waits, and goes on when its sink is told that
@@ -163,16 +167,16 @@ class Stream:
 
     # --- called by the tunnel ---
 
-    def received(self, data: bytes) -> None:
+    def received(self, data: Bytes) -> None:
         """Bytes came in; crumbs are joined, so that what waits costs no more than its bytes."""
         if self._sink is not None:
             self._sink.received(data)
             return
         unread = self._unread
         if len(data) < CRUMB and unread and len(unread[-1]) < CRUMB:
-            unread[-1] += data
+            unread[-1] += bytes(data)
         else:
-            unread.append(data)
+            unread.append(bytes(data))
         self._wake_reader()
 
     def finished(self) -> None:

@@ -18,6 +18,7 @@ from typing import cast
 
 from protocol.aio.stream import WRITE_HIGH, WRITE_LOW, Stream
 from protocol.errors import ProtocolError
+from protocol.frames import Bytes
 
 SOCKET_HIGH = 128 * 1024  # bytes that wait for the socket; above, credit waits too
 SOCKET_LOW = 32 * 1024
@@ -72,11 +73,11 @@ class TcpEnd(asyncio.Protocol):
 
     # --- called by the stream ---
 
-    def received(self, data: bytes) -> None:
+    def received(self, data: Bytes) -> None:
         """Pass bytes to the socket; their credit waits while it is full (`Sink`)."""
         if self._error is not None:
             return
-        self._open().write(data)
+        self._open().write(bytes(data))
         if self._full:
             self._owed += len(data)
         else:

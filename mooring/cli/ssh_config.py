@@ -35,7 +35,8 @@ def ssh_config(
     if settings_of(context).json:
         print_json([{"host": host, "proxy_command": _proxy_command()} for host in hosts])
         return
-    print("\n\n".join(f"Host {host}\n    ProxyCommand {_proxy_command()}" for host in hosts))
+    for host in hosts:
+        print(f"Host {host}\n    ProxyCommand {_proxy_command()}\n")
 
 
 def _names(target: str) -> list[str]:

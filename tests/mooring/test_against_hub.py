@@ -105,6 +105,14 @@ class TestCommands:
             (("audit", "--limit", "5"), 0),
             (("shell", "nosuch"), 4),
             (("forward", "nosuch", "0:localhost:80"), 4),
+            (("forward", "nosuch", "-R", "0:localhost:80"), 4),
+            (("forward", "nosuch"), 2),
+            (("forward", "nosuch", "80"), 2),
+            (("socks", "nosuch", "0"), 4),
+            (("socks", "nosuch", "x"), 2),
+            (("forwards",), 0),
+            (("forwards", "show", "nosuch"), 4),
+            (("forwards", "close", "nosuch"), 4),
         ],
     )
     def test_exit_codes(self, mooring: Run, words: tuple[str, ...], code: int) -> None:

@@ -28,6 +28,7 @@ from hub.events import EventLog
 from hub.forwards import Forwards
 from hub.installer import Installer
 from hub.join_tokens import JoinTokens
+from hub.links import Links
 from hub.listeners import Listeners
 from hub.live.fleet import Fleet
 from hub.metrics import MetricsStore
@@ -68,6 +69,8 @@ def build_hub(
     events, audit = EventLog(store), Audit(store)
     nodes = Nodes(store, events, audit)
     registry = Registry(tasks, nodes.name_of)
+    listeners, forwards = Listeners(registry), Forwards(audit, nodes.name_of)
+    accounts = Accounts.create(store, public_urls=config.public_urls, passwords=passwords)
     metrics = MetricsStore()
     artifacts = Artifacts(config.state_dir / "artifacts")
     hub = Hub(
@@ -76,7 +79,7 @@ def build_hub(
         store=store,
         events=events,
         audit=audit,
-        accounts=Accounts.create(store, public_urls=config.public_urls, passwords=passwords),
+        accounts=accounts,
         nodes=nodes,
         registry=registry,
         metrics=metrics,
@@ -86,12 +89,15 @@ def build_hub(
         installer=Installer(config.public_urls[0], pages_chain),
         tasks=Tasks(store, registry, nodes, events, audit),
         shells=Shells(store, registry, nodes, events, audit),
-        forwards=Forwards(audit, nodes.name_of),
-        listeners=Listeners(registry),
+        forwards=forwards,
+        listeners=listeners,
+        links=Links(store, accounts.users, registry, nodes, listeners, forwards, events, audit),
         packages=Packages(store, artifacts, events, audit, nodes.all),
         deployments=Deployments(store, artifacts, registry, nodes, events, audit),
     )
     _follow_enrolment(hub)
+    nodes.on_presence.append(hub.links.node_changed)
+    accounts.on_change(hub.links.rights_changed)
     _expose(hub)
     return hub
 
@@ -104,7 +110,12 @@ def _follow_enrolment(hub: Hub) -> None:
 
     hub.enrolment.on_cut.append(cut)
     hub.enrolment.on_changed.append(hub.nodes.note_change)
-    hub.enrolment.on_removed += [hub.nodes.forget, hub.registry.forget, hub.metrics.forget]
+    hub.enrolment.on_removed += [
+        hub.nodes.forget,
+        hub.registry.forget,
+        hub.metrics.forget,
+        hub.links.node_removed,
+    ]
 
 
 def _expose(hub: Hub) -> None:
@@ -119,6 +130,7 @@ async def load_hub(hub: Hub) -> None:
     """Read from the store what the services keep in memory; once, before anybody connects."""
     await hub.nodes.load()
     await hub.enrolment.load()
+    await hub.links.load()
     await hub.shells.resume()
     await hub.packages.sweep()
 
@@ -130,6 +142,7 @@ async def run_hub(hub: Hub) -> None:
         tasks.create_task(hub.tasks.run())
         tasks.create_task(hub.deployments.run())
         tasks.create_task(hub.forwards.run())
+        tasks.create_task(hub.links.run())
         tasks.create_task(_prune(hub))
 
 

@@ -18,6 +18,7 @@ from hub.events import EventLog
 from hub.forwards import Forwards
 from hub.installer import Installer
 from hub.join_tokens import JoinTokens
+from hub.links import Links
 from hub.listeners import Listeners
 from hub.live.fleet import Fleet
 from hub.metrics import MetricsStore
@@ -58,6 +59,7 @@ class Hub:
     shells: Shells
     forwards: Forwards
     listeners: Listeners
+    links: Links
     packages: Packages
     deployments: Deployments
     telemetry: Telemetry = field(default_factory=Telemetry)

@@ -12,6 +12,7 @@ import pytest
 from hub.audit import Audit
 from hub.authz import Role, Subject
 from hub.connections import Limits
+from hub.core import Hub
 from hub.errors import Conflict, Forbidden, NotFound
 from hub.forwards import SHOWN_CONNECTIONS, Forwards
 from hub.splice import Traffic, splice
@@ -19,6 +20,7 @@ from hub.store.engine import Store
 from hub.ways import Way
 from protocol.aio import ResetCode, Stream, StreamReset, Tunnel, memory_pair
 from protocol.messages import ClientForward, ClientOpen, Forward, Open
+from tests.hub.conftest import ClientFor
 from tests.hub.world import OPERATOR, VIEWER
 
 ADMIN = Subject("anna", Role.ADMIN, "u3", "token", "t3")
@@ -318,3 +320,18 @@ async def test_a_forwards_own_view_shows_a_bounded_part_of_its_connections(store
         assert len(detail.open_connections) == SHOWN_CONNECTIONS
         first = detail.open_connections[0]
         assert (first.peer, first.host, first.port) == ("peer-0", "db", 5432)
+
+
+async def test_the_api_shows_and_closes_forwards(hub: Hub, client: ClientFor) -> None:
+    user = await hub.accounts.users.find("operator")
+    owner = Subject(user.name, Role.OPERATOR, user.id, "token", "t")
+    async with hub.forwards.declare(owner, WAY) as forward, forward.connection("192.0.2.1"):
+        viewer = await client(Role.VIEWER)
+        (listed,) = (await viewer.get("/api/v1/forwards")).json()["items"]
+        shown = (await viewer.get(f"/api/v1/forwards/{forward.id}")).json()
+        assert shown.items() >= {**listed, "last_activity": shown["last_activity"]}.items()
+        assert [entry["peer"] for entry in shown["open_connections"]] == ["192.0.2.1"]
+        for role, status in ((Role.VIEWER, 403), (Role.DEPLOYER, 403), (Role.OPERATOR, 204)):
+            answer = await (await client(role)).delete(f"/api/v1/forwards/{forward.id}")
+            assert answer.status_code == status, role
+        assert (await viewer.get(f"/api/v1/forwards/{forward.id}")).status_code == 404

@@ -8,7 +8,7 @@ import typer
 
 from mooring.cli.linked import Linked, failed, serve_linked
 from mooring.cli.output import note, print_json, show_warnings
-from mooring.cli.places import Place, Route, route
+from mooring.cli.places import Place, Route, check_bind, route
 from mooring.cli.settings import settings_of
 from mooring.sdk.forwarding import Forwarder
 from mooring.sdk.reverse import Reverse
@@ -16,7 +16,9 @@ from mooring.sdk.reverse import Reverse
 app = typer.Typer(add_completion=False)
 
 
-@app.command("forward", epilog="Example:  mooring forward db-1 5433:localhost:5432")
+@app.command(
+    "forward", epilog="Example:  mooring forward web-1 5433:localhost:5432 -R 9000:localhost:3000"
+)
 def forward(
     context: typer.Context,
     node: Annotated[str, typer.Argument(metavar="NODE", help="A node's name or id.")],
@@ -45,6 +47,8 @@ def forward(
 
     routes = [route(text) for text in forwards or []]
     reversed_ = [route(text) for text in reverse or []]
+    for wanted in reversed_:
+        check_bind(wanted.listen)
     if not routes and not reversed_:
         raise typer.BadParameter("nothing to forward; write 8080:localhost:80, or -R before it")
     as_json = settings_of(context).json

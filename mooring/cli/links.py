@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mooring.cli.output import confirm, note, print_fields, print_json, print_table
-from mooring.cli.places import Place, on_node
+from mooring.cli.places import Place, check_bind, on_node
 from mooring.cli.settings import settings_of
 from mooring.cli.units import when
 from mooring.sdk import Client, calls
@@ -47,8 +47,9 @@ def add(
     ],
 ) -> None:
     """Make a link; it lasts until it is removed, through restarts of hub and agents."""
-    from_node, here = on_node(listen, listens=True)
-    to_node, there = on_node(target, listens=False)
+    from_node, here = on_node(listen)
+    to_node, there = on_node(target)
+    check_bind(here)
     call = calls.create_link(
         name,
         from_node=from_node,
@@ -76,6 +77,7 @@ def show(context: typer.Context, name: Name) -> None:
             ("to", _to(found)),
             ("state", found.state),
             ("because", found.reason),
+            ("forward", found.forward),
             ("made by", found.created_by),
             ("made", when(found.created_at)),
         )

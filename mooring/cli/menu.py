@@ -32,6 +32,7 @@ COMMANDS = {
     "ssh-proxy": ("ssh_proxy", "Reach"),
     "ssh-config": ("ssh_config", "Reach"),
     "forwards": ("forwards", "Reach"),
+    "links": ("links", "Reach"),
     "packages": ("packages", "Software"),
     "deploy": ("deploy", "Software"),
     "users": ("users", "Access"),

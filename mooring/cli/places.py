@@ -6,6 +6,7 @@ host that is left out is 127.0.0.1, port 0 lets the system pick one where someth
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 
@@ -70,8 +71,8 @@ def route(text: str) -> Route:
     return Route(listening(match["listen"]), target(match["target"]))
 
 
-def on_node(text: str, *, listens: bool) -> tuple[str, Place]:
-    """Read NODE:[HOST:]PORT, the port of something that `listens` or is connected to.
+def on_node(text: str) -> tuple[str, Place]:
+    """Read NODE:[HOST:]PORT.
 
     Raises:
         typer.BadParameter: it is something else.
@@ -79,7 +80,24 @@ def on_node(text: str, *, listens: bool) -> tuple[str, Place]:
     match = _ON_NODE.fullmatch(text)
     if match is None:
         raise typer.BadParameter(f"{text!r} is no place on a node; write web-1:8080")
-    return match["node"], (listening if listens else target)(match["place"])
+    return match["node"], target(match["place"])
+
+
+def check_bind(place: Place) -> Place:
+    """Return a place that a node is to listen on; the node looks no names up for that.
+
+    Raises:
+        typer.BadParameter: its host is no address.
+    """
+    if place.host not in ("localhost", "*"):
+        try:
+            ipaddress.ip_address(place.host)
+        except ValueError:
+            raise typer.BadParameter(
+                f"{place.host!r} is no address that a node could listen on; leave it out for "
+                "127.0.0.1, or write 0.0.0.0 or [::1]"
+            ) from None
+    return place
 
 
 def _place(text: str, *, lowest_port: int, example: str) -> Place:

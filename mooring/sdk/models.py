@@ -349,6 +349,9 @@ class Link(Model, frozen=True):
     state: str = ""
     """up, waiting, refused or disabled."""
     reason: str = ""
+    """Why it is not up, or what its last connection met."""
+    forward: str | None = None
+    """The id of its forward while its port is open."""
     created_by: str = ""
     created_at: float | None = None
 

@@ -296,6 +296,33 @@ class TestForwards:
             process.stop()
 
 
+def test_a_link_joins_two_nodes_until_it_is_disabled(mesh: Mesh) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with echo_server() as target:
+        words = ("--from", f"web-1:{port}", "--to", f"db-1:localhost:{target}")
+        mesh.run("links", "add", "echo", *words)
+        mesh.run("links", "add", "echo", *words, code=1)
+        wait_for(lambda: mesh.json("links", "show", "echo")["state"] == "up")
+        place = f"127.0.0.1:{port}"
+        assert sent_and_received(place, b"hello") == b"hello"
+        shown = mesh.run("links", "list").stdout
+        assert f"web-1:{place}" in shown
+        assert f"db-1:localhost:{target}" in shown
+        (listed,) = [f for f in mesh.json("forwards") if f["kind"] == "link"]
+        assert "disable" in mesh.run("forwards", "close", listed["id"], code=1).stderr
+        with socket.create_connection(address_of(place), 20) as connection:
+            connection.sendall(b"x")
+            assert connection.recv(1) == b"x"
+            mesh.run("links", "disable", "echo")
+            assert read_all(connection) == b""
+        assert mesh.json("links", "show", "echo")["state"] == "disabled"
+        mesh.run("links", "enable", "echo")
+        wait_for(lambda: mesh.json("links", "show", "echo")["state"] == "up")
+        mesh.run("links", "remove", "echo")
+        mesh.run("links", "show", "echo", code=4)
+
+
 @pytest.fixture(scope="module")
 def proxy(mesh: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a SOCKS proxy through web-1."""

@@ -113,6 +113,14 @@ class TestCommands:
             (("forwards",), 0),
             (("forwards", "show", "nosuch"), 4),
             (("forwards", "close", "nosuch"), 4),
+            (("links", "list"), 0),
+            (("links", "add", "db", "--from", "nosuch:1", "--to", "nosuch:2"), 4),
+            (("links", "add", "db", "--from", "nosuch", "--to", "nosuch:2"), 2),
+            (("links", "add", "db", "--from", "nosuch:db:1", "--to", "nosuch:2"), 2),
+            (("links", "add", "db"), 2),
+            (("links", "show", "nosuch"), 4),
+            (("links", "disable", "nosuch"), 4),
+            (("links", "remove", "nosuch"), 4),
         ],
     )
     def test_exit_codes(self, mooring: Run, words: tuple[str, ...], code: int) -> None:

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import typer
 
-from mooring.cli.places import Place, Route, listening, on_node, route, target
+from mooring.cli.places import Place, Route, check_bind, listening, on_node, route, target
 
 
 @pytest.mark.parametrize(
@@ -47,15 +47,19 @@ def test_nobody_connects_to_port_0() -> None:
 
 
 def test_a_place_on_a_node_begins_with_its_name() -> None:
-    assert on_node("web-1:8080", listens=True) == ("web-1", Place("127.0.0.1", 8080))
-    assert on_node("web-1:[::1]:0", listens=True) == ("web-1", Place("::1", 0))
-    assert on_node("db.x_1:db.internal:5432", listens=False) == (
-        "db.x_1",
-        Place("db.internal", 5432),
-    )
+    assert on_node("web-1:8080") == ("web-1", Place("127.0.0.1", 8080))
+    assert on_node("web-1:[::1]:80") == ("web-1", Place("::1", 80))
+    assert on_node("db.x_1:db.internal:5432") == ("db.x_1", Place("db.internal", 5432))
     for text in ("web-1", "8080", "web-1:", "web-1:a:b:1", ":80", "web-1:0"):
         with pytest.raises(typer.BadParameter):
-            on_node(text, listens=False)
+            on_node(text)
+
+
+def test_a_node_listens_on_addresses_only() -> None:
+    for host in ("127.0.0.1", "0.0.0.0", "::", "localhost", "*"):
+        assert check_bind(Place(host, 1)) == Place(host, 1)
+    with pytest.raises(typer.BadParameter):
+        check_bind(Place("web-1", 1))
 
 
 def test_an_ipv6_address_is_shown_in_brackets() -> None:

@@ -70,9 +70,8 @@ class Linked:
         if not self.ended.done():
             self.ended.set_result(error)
 
-    async def close(self) -> None:
-        """Stop listening and everything that is kept."""
-        await self.listeners.aclose()
+    def stop(self) -> None:
+        """Cancel everything that is kept."""
         for task in self._kept:
             task.cancel()
 
@@ -93,7 +92,7 @@ async def serve_linked(node: str, start: Callable[[Linked], Awaitable[None]]) ->
             linked.keep(linked.link.run())
             linked.keep(_start(linked, start))
             failure = await linked.ended
-            await linked.close()
+            linked.stop()
     if failure is not None:
         raise failure
     return 0
@@ -101,7 +100,9 @@ async def serve_linked(node: str, start: Callable[[Linked], Awaitable[None]]) ->
 
 async def _start(linked: Linked, start: Callable[[Linked], Awaitable[None]]) -> None:
     await linked.link.up()
-    await start(linked)
+    async with linked.listeners:
+        await start(linked)
+        await asyncio.Event().wait()  # until it is cancelled
 
 
 def failed(peer: str, error: Exception) -> None:

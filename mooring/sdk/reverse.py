@@ -17,7 +17,7 @@ from typing import NoReturn
 
 from mooring.sdk.accepting import MAX_CONNECTIONS
 from mooring.sdk.forwarding import FIRST_WAIT_S, LONGEST_WAIT_S, Link
-from protocol.aio import Channel, ProtocolError, ResetCode, Stream, StreamReset, TunnelClosed
+from protocol.aio import Channel, ProtocolError, ResetCode, Stream, StreamReset
 from protocol.aio.tcp import TcpEnd, carry
 from protocol.messages import ClientArrival, ClientListen, Listening, Message, Open
 
@@ -70,7 +70,7 @@ class Reverse:
                     if not was_open or error.code in FOR_GOOD:
                         raise
                     reason = str(error)
-                except (TunnelClosed, TimeoutError) as error:
+                except (ProtocolError, TimeoutError) as error:
                     reason = str(error) or "no tunnel yet"
                 logger.warning("%s:%d is closed: %s", self.node, port, reason)
                 wait_s = min(2 * wait_s, LONGEST_WAIT_S)

@@ -130,6 +130,17 @@ async def test_a_port_that_is_lost_is_asked_for_again_the_same_one() -> None:
         assert ports == [4000] * len(away)
 
 
+async def test_a_hub_that_answers_with_something_else_is_asked_again() -> None:
+    async with kept(4000) as one:
+        await one.is_open(4000)
+        one.hub.ends.put_nowait(ResetCode.UNREACHABLE)
+        one.hub.answers.put_nowait(0)  # no port: a violation of the record
+        assert (await one.hub.asked.get()).port == 4000
+        one.hub.ends.put_nowait(ResetCode.INTERNAL)
+        one.hub.answers.put_nowait(4000)
+        await one.is_open(4000)
+
+
 @pytest.mark.parametrize("code", sorted(reverse.FOR_GOOD))
 async def test_a_port_that_somebody_closed_is_given_up(code: ResetCode) -> None:
     async with kept(4000) as one:

@@ -16,6 +16,7 @@ from mooring.cli.ssh_proxy import SUFFIX
 from mooring.sdk import Client, calls
 
 app = typer.Typer(add_completion=False)
+ALIVE_S = 60  # the hub resets connections on which nothing passed for an hour
 
 
 @app.command("ssh-config", epilog="Example:  mooring ssh-config >> ~/.ssh/config")
@@ -36,7 +37,9 @@ def ssh_config(
         print_json([{"host": host, "proxy_command": _proxy_command()} for host in hosts])
         return
     for host in hosts:
-        print(f"Host {host}\n    ProxyCommand {_proxy_command()}\n")
+        print(f"Host {host}")
+        print(f"    ProxyCommand {_proxy_command()}")
+        print(f"    ServerAliveInterval {ALIVE_S}\n")
 
 
 def _names(target: str) -> list[str]:

@@ -17,6 +17,7 @@ from pathlib import Path
 from certs.authority import Authority
 from hub.accounts.accounts import Accounts
 from hub.accounts.passwords import Passwords
+from hub.addresses import certificate_hosts
 from hub.artifacts import Artifacts
 from hub.audit import Audit
 from hub.config import HubConfig
@@ -32,6 +33,7 @@ from hub.live.fleet import Fleet
 from hub.metrics import MetricsStore
 from hub.nodes import Nodes
 from hub.packages import Packages
+from hub.published import Published
 from hub.registry import Registry
 from hub.shells import Shells
 from hub.store.engine import Store
@@ -69,13 +71,15 @@ def build_hub(
     registry = Registry(tasks, nodes.name_of)
     metrics = MetricsStore()
     artifacts = Artifacts(config.state_dir / "artifacts")
+    accounts = Accounts.create(store, public_urls=config.public_urls, passwords=passwords)
+    forwards = Forwards(audit)
     hub = Hub(
         config=config,
         authority=authority,
         store=store,
         events=events,
         audit=audit,
-        accounts=Accounts.create(store, public_urls=config.public_urls, passwords=passwords),
+        accounts=accounts,
         nodes=nodes,
         registry=registry,
         metrics=metrics,
@@ -85,9 +89,19 @@ def build_hub(
         installer=Installer(config.public_urls[0], pages_chain),
         tasks=Tasks(store, registry, nodes, events, audit),
         shells=Shells(store, registry, nodes, events, audit),
-        forwards=Forwards(audit),
+        forwards=forwards,
         packages=Packages(store, artifacts, events, audit, nodes.all),
         deployments=Deployments(store, artifacts, registry, nodes, events, audit),
+        published=Published.create(
+            store,
+            nodes=nodes,
+            registry=registry,
+            accounts=accounts,
+            forwards=forwards,
+            audit=audit,
+            hub_url=config.public_urls[0],
+            own_hosts=certificate_hosts(config),
+        ),
     )
     _follow_enrolment(hub)
     _expose(hub)
@@ -102,7 +116,12 @@ def _follow_enrolment(hub: Hub) -> None:
 
     hub.enrolment.on_cut.append(cut)
     hub.enrolment.on_changed.append(hub.nodes.note_change)
-    hub.enrolment.on_removed += [hub.nodes.forget, hub.registry.forget, hub.metrics.forget]
+    hub.enrolment.on_removed += [
+        hub.published.services.forget_node,
+        hub.nodes.forget,
+        hub.registry.forget,
+        hub.metrics.forget,
+    ]
 
 
 def _expose(hub: Hub) -> None:
@@ -119,6 +138,7 @@ async def load_hub(hub: Hub) -> None:
     await hub.enrolment.load()
     await hub.shells.resume()
     await hub.packages.sweep()
+    await hub.published.services.load()
 
 
 async def run_hub(hub: Hub) -> None:
@@ -127,6 +147,7 @@ async def run_hub(hub: Hub) -> None:
         tasks.create_task(hub.nodes.run())
         tasks.create_task(hub.tasks.run())
         tasks.create_task(hub.deployments.run())
+        tasks.create_task(hub.published.uses.run())
         tasks.create_task(_prune(hub))
 
 

@@ -83,6 +83,27 @@ def parse_rule(text: str) -> ForwardRule:
     return ForwardRule(target.rstrip(".").lower(), _parse_ports(text, ports))
 
 
+def parse_listen_rule(text: str) -> ForwardRule:
+    """Parse one rule of the policy's `listen` list: an address, a network, or `*`, and ports.
+
+    Raises:
+        ValueError: It isn't one; the text says what is wrong.
+    """
+    rule = parse_rule(text)
+    if isinstance(rule.target, str) and rule.target != "*":
+        raise ValueError(f"listen rule {text!r}: expected an address, a network or *, and ports")
+    return rule
+
+
+def parse_address(text: str) -> Address:
+    """Parse an address to listen on.
+
+    Raises:
+        ValueError: It is no IP address.
+    """
+    return ipaddress.ip_address(text.strip("[]").partition("%")[0])
+
+
 def normal(address: Address) -> Address:
     """Return the IPv4 address inside an IPv4-mapped IPv6 one, and any other as it is."""
     if isinstance(address, ipaddress.IPv6Address) and address.ipv4_mapped is not None:

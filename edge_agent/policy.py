@@ -19,7 +19,14 @@ from typing import Annotated, Literal, TypeAlias, get_args
 import msgspec
 import psutil
 
-from edge_agent.forward_rules import Address, is_guarded, normal, parse_rule
+from edge_agent.forward_rules import (
+    Address,
+    ForwardRule,
+    is_guarded,
+    normal,
+    parse_listen_rule,
+    parse_rule,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -39,10 +46,14 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Names of users that commands and shells may run as; `*` is everybody."""
     forward: Annotated[list[str], msgspec.Meta(max_length=1000)]
     """Targets of forwards, each a rule of `edge_agent.forward_rules`."""
+    listen: Annotated[list[str], msgspec.Meta(max_length=1000)] = []
+    """Addresses and ports that may be opened for the hub; a file without it opens none."""
 
     def __post_init__(self) -> None:
         for rule in self.forward:
             parse_rule(rule)
+        for rule in self.listen:
+            parse_listen_rule(rule)
 
     def allow_exec(self, user: str) -> None:
         """Raise `Refused` unless commands may run as this user."""
@@ -81,6 +92,17 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             f'{host}:{port} is not among the "forward" targets of this node\'s policy.json'
         )
 
+    def allow_listen(self, address: Address, port: int) -> None:
+        """Raise `Refused` unless this port may be opened for the hub."""
+        self._allow_verb("forward")
+        if any(_covers(rule, address, port) for rule in map(parse_listen_rule, self.listen)):
+            return
+        where = f"[{address}]:{port}" if address.version == 6 else f"{address}:{port}"
+        raise Refused(
+            f'{where} is not among the "listen" addresses of this node\'s policy.json; '
+            f'add "{where}" there to allow it'
+        )
+
     def _allow_verb(self, verb: Verb) -> None:
         if verb not in self.verbs:
             raise Refused(f'this node\'s policy.json does not list "{verb}" under "verbs"')
@@ -88,6 +110,11 @@ class Policy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     def _allow_user(self, user: str) -> None:
         if "*" not in self.users and user not in self.users:
             raise Refused(f'this node\'s policy.json does not list the user {user!r} under "users"')
+
+
+def _covers(rule: ForwardRule, address: Address, port: int) -> bool:
+    """Say whether a listen rule covers a port of an address; 0.0.0.0 means all of them."""
+    return port in rule.ports and (isinstance(rule.target, str) or address in rule.target)
 
 
 class PolicyFile:
@@ -140,8 +167,9 @@ class PolicyFile:
 
 
 def default_policy() -> Policy:
-    """Return what a joined node allows: every verb and user, forwards to the node itself."""
-    return Policy(verbs=list(VERBS), users=["*"], forward=["node"])
+    """Return what a joined node allows: every verb and user, forwards to and from itself."""
+    listen = ["127.0.0.1:1024-65535"]
+    return Policy(verbs=list(VERBS), users=["*"], forward=["node"], listen=listen)
 
 
 def own_addresses() -> set[str]:

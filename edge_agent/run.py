@@ -25,6 +25,7 @@ from edge_agent.config import AgentConfig, load_config
 from edge_agent.dial import DialFailed, dial, own_fault
 from edge_agent.facts import gather_facts
 from edge_agent.handlers import Node, handler_of
+from edge_agent.listen import Listeners
 from edge_agent.metrics.sampler import Sampler
 from edge_agent.metrics.stream import stream_metrics
 from edge_agent.packages.room import PackageRoom
@@ -84,7 +85,7 @@ async def _main(state: StateDir, config: AgentConfig) -> None:
 async def _node(state: StateDir) -> AsyncIterator[Node]:
     policy = PolicyFile(state.policy)
     async with Runs(state.runs) as runs:
-        yield Node(policy, runs, PackageRoom(state.root, policy))
+        yield Node(policy, runs, PackageRoom(state.root, policy), Listeners(policy))
 
 
 class Agent:
@@ -126,7 +127,7 @@ class Agent:
         tunnel = Tunnel(
             Side.DIALLED,
             self._hello,
-            handler_of(self._node),
+            handler_of(self._node, lambda message: tunnel.open(message)),
             accepts=HubOpen,
             limits=LIMITS_OF_HUB,
             name="hub",

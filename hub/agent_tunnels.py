@@ -34,6 +34,7 @@ from protocol.frames import Hello
 from protocol.messages import (
     Accepted,
     AgentOpen,
+    Arrival,
     Certificate,
     Message,
     Metrics,
@@ -67,6 +68,7 @@ class AgentTunnels:
             Report: self._take_report,
             Metrics: self._take_metrics,
             Renew: self._renew,
+            Arrival: self._arrive,
         }
 
     def on_request(self, request: Request) -> Tunnel | Refusal:
@@ -186,3 +188,7 @@ class AgentTunnels:
         await Channel[Certificate, Message](stream, Message).send(
             Certificate(certificate_pem=issued, trust_pem=self._hub.authority.trust_pem)
         )
+
+    async def _arrive(self, identity: NodeIdentity, opened: Open, stream: Stream) -> None:
+        assert isinstance(opened, Arrival)
+        await self._hub.listeners.arrive(identity.node_id, opened, stream)

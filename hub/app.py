@@ -29,6 +29,7 @@ from hub.api.headers import SecurityHeaders
 from hub.api.health import AboutController, HealthController, hub_version
 from hub.api.install import InstallController
 from hub.api.join import JoinController
+from hub.api.links import LinksController
 from hub.api.metrics import node_metrics
 from hub.api.nodes import NodesController
 from hub.api.packages import PackagesController
@@ -58,6 +59,7 @@ API: tuple[ControllerRouterHandler, ...] = (
     ForwardsController,
     GroupsController,
     JoinController,
+    LinksController,
     NodesController,
     PackagesController,
     PublishedController,

@@ -67,9 +67,10 @@ class Subject:
     name: str
     role: Role
     user_id: str
-    via: Literal["session", "token"]
+    via: Literal["session", "token", "link"]
     credential: str
-    """The id of the API token, or the stored hash of the browser session; never the secret."""
+    """The id of the API token, the stored hash of the browser session (never the secret), or the
+    name of the link that acts for its declarer."""
     address: str = ""
 
 

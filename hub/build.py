@@ -29,6 +29,8 @@ from hub.events import EventLog
 from hub.forwards import Forwards
 from hub.installer import Installer
 from hub.join_tokens import JoinTokens
+from hub.links import Links
+from hub.listeners import Listeners
 from hub.live.fleet import Fleet
 from hub.metrics import MetricsStore
 from hub.nodes import Nodes
@@ -69,10 +71,10 @@ def build_hub(
     events, audit = EventLog(store), Audit(store)
     nodes = Nodes(store, events, audit)
     registry = Registry(tasks, nodes.name_of)
+    listeners, forwards = Listeners(registry), Forwards(audit, nodes.name_of)
+    accounts = Accounts.create(store, public_urls=config.public_urls, passwords=passwords)
     metrics = MetricsStore()
     artifacts = Artifacts(config.state_dir / "artifacts")
-    accounts = Accounts.create(store, public_urls=config.public_urls, passwords=passwords)
-    forwards = Forwards(audit)
     hub = Hub(
         config=config,
         authority=authority,
@@ -90,6 +92,8 @@ def build_hub(
         tasks=Tasks(store, registry, nodes, events, audit),
         shells=Shells(store, registry, nodes, events, audit),
         forwards=forwards,
+        listeners=listeners,
+        links=Links(store, accounts.users, registry, nodes, listeners, forwards, events, audit),
         packages=Packages(store, artifacts, events, audit, nodes.all),
         deployments=Deployments(store, artifacts, registry, nodes, events, audit),
         published=Published.create(
@@ -104,6 +108,8 @@ def build_hub(
         ),
     )
     _follow_enrolment(hub)
+    nodes.on_presence.append(hub.links.node_changed)
+    accounts.on_change(hub.links.rights_changed)
     _expose(hub)
     return hub
 
@@ -121,6 +127,7 @@ def _follow_enrolment(hub: Hub) -> None:
         hub.nodes.forget,
         hub.registry.forget,
         hub.metrics.forget,
+        hub.links.node_removed,
     ]
 
 
@@ -136,6 +143,7 @@ async def load_hub(hub: Hub) -> None:
     """Read from the store what the services keep in memory; once, before anybody connects."""
     await hub.nodes.load()
     await hub.enrolment.load()
+    await hub.links.load()
     await hub.shells.resume()
     await hub.packages.sweep()
     await hub.published.services.load()
@@ -147,6 +155,8 @@ async def run_hub(hub: Hub) -> None:
         tasks.create_task(hub.nodes.run())
         tasks.create_task(hub.tasks.run())
         tasks.create_task(hub.deployments.run())
+        tasks.create_task(hub.forwards.run())
+        tasks.create_task(hub.links.run())
         tasks.create_task(hub.published.uses.run())
         tasks.create_task(_prune(hub))
 

@@ -10,11 +10,11 @@ import asyncio
 import logging
 
 from hub.accounts.changes import Ended
-from hub.authz import Subject
+from hub.client_forwards import Services
 from hub.clients import Clients
 from hub.core import Hub
 from hub.errors import HubError
-from protocol.aio import GoAwayCode, Stream, Tunnel
+from protocol.aio import GoAwayCode, Handler, Stream, Tunnel
 from protocol.aio.websocket import Refusal, Request
 from protocol.frames import Hello
 from protocol.guard import Limits
@@ -39,7 +39,8 @@ class ClientTunnels:
         self._software = software
         self._budget = budget
         self._open: set[Tunnel] = set()
-        self._clients = Clients(hub.registry, hub.nodes, hub.forwards, hub.shells)
+        services = Services(hub.registry, hub.nodes, hub.forwards, hub.listeners)
+        self._clients = Clients(services, hub.shells)
 
     def on_request(self, request: Request) -> Tunnel | Refusal:
         """Answer an upgrade on the clients' route."""
@@ -48,11 +49,11 @@ class ClientTunnels:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token:
             return Refusal(401, "send a bearer token in Authorization")
-        signed_in: asyncio.Future[Subject] = asyncio.get_running_loop().create_future()
+        serving: asyncio.Future[Handler] = asyncio.get_running_loop().create_future()
 
         async def handle(message: Open, stream: Stream) -> None:
-            subject = await asyncio.shield(signed_in)
-            await self._clients.handler_for(subject)(message, stream)
+            serve = await asyncio.shield(serving)
+            await serve(message, stream)
 
         tunnel = Tunnel(
             Side.ACCEPTED,
@@ -63,7 +64,7 @@ class ClientTunnels:
             budget=self._budget,
             name=f"client {request.address}",
         )
-        self._tasks.create_task(self._guarded(tunnel, token.strip(), request.address, signed_in))
+        self._tasks.create_task(self._guarded(tunnel, token.strip(), request.address, serving))
         return tunnel
 
     async def close_all(self) -> None:
@@ -73,27 +74,26 @@ class ClientTunnels:
                 tasks.create_task(tunnel.close(GoAwayCode.SHUTDOWN, "the hub is stopping"))
 
     async def _guarded(
-        self, tunnel: Tunnel, token: str, address: str, signed_in: asyncio.Future[Subject]
+        self, tunnel: Tunnel, token: str, address: str, serving: asyncio.Future[Handler]
     ) -> None:
         """Keep the failure of one tunnel from the others."""
         try:
-            await self._live(tunnel, token, address, signed_in)
+            await self._live(tunnel, token, address, serving)
         except Exception:
             logger.exception("%s: the tunnel failed", tunnel.name)
             await tunnel.close(GoAwayCode.INTERNAL, "internal error of the hub")
 
     async def _live(
-        self, tunnel: Tunnel, token: str, address: str, signed_in: asyncio.Future[Subject]
+        self, tunnel: Tunnel, token: str, address: str, serving: asyncio.Future[Handler]
     ) -> None:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(tunnel.run())
             try:
                 subject = await self._hub.accounts.tokens.verify(token, address)
             except HubError as error:
-                signed_in.cancel()
+                serving.cancel()
                 await tunnel.close(GoAwayCode.REVOKED, str(error))
                 return
-            signed_in.set_result(subject)
 
             def on_change(ended: Ended) -> None:
                 if ended.covers(subject):
@@ -102,6 +102,8 @@ class ClientTunnels:
             self._open.add(tunnel)
             try:
                 with self._hub.accounts.watch(on_change):
-                    await tunnel.wait_closed()
+                    async with self._clients.serving(subject, tunnel) as handler:
+                        serving.set_result(handler)
+                        await tunnel.wait_closed()
             finally:
                 self._open.discard(tunnel)

@@ -1,92 +1,67 @@
-"""What the tunnel of a client (the CLI or the SDK) may open: forwards and shells on nodes.
+"""What the tunnel of a client (the CLI or the SDK) may open: forwards, listeners, shells on nodes.
 
 The rule it guards: each stream is authorized by itself, with the subject of the tunnel's token, and
 a refusal reaches the client as the stream's reset with a reason. Credit runs end to end: the hub
 reads from one side only what the other side took.
 
-    tunnel = Tunnel(Side.ACCEPTED, hello, clients.handler_for(subject), accepts=ClientOpen)
+    async with clients.serving(subject, tunnel) as handler: ...
 """
 
 from __future__ import annotations
 
-import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from hub.authz import Subject
-from hub.errors import Forbidden, HubError, NodeOffline, NotFound, Unavailable
-from hub.forwards import Forwards
-from hub.nodes import Nodes
-from hub.registry import Registry
+from hub.client_forwards import ClientForwards, Services
+from hub.errors import HubError
+from hub.resets import reset_of
 from hub.shells import Shell, Shells, Terminal, until_first
-from hub.splice import splice
-from protocol.aio import Channel, Handler, Stream
-from protocol.errors import (
-    LocalProtocolError,
-    RemoteProtocolError,
-    ResetCode,
-    StreamReset,
-    TunnelClosed,
-)
+from protocol.aio import Channel, Handler, Stream, Tunnel
+from protocol.errors import RemoteProtocolError, ResetCode, StreamReset, TunnelClosed
 from protocol.messages import (
     ClientForward,
+    ClientListen,
     ClientShell,
-    Forward,
     Open,
     PtyFromHub,
     PtyFromNode,
 )
-
-logger = logging.getLogger(__name__)
-
-_CODES: dict[type[HubError], ResetCode] = {
-    NotFound: ResetCode.NOT_FOUND,
-    NodeOffline: ResetCode.UNREACHABLE,
-    Forbidden: ResetCode.REFUSED,
-    Unavailable: ResetCode.OVERLOADED,
-}
-"""The reset that tells a client of an error; others are refusals too."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clients:
     """Serves the streams of clients' tunnels."""
 
-    registry: Registry
-    nodes: Nodes
-    forwards: Forwards
+    services: Services
     shells: Shells
 
-    def handler_for(self, subject: Subject) -> Handler:
-        """Return the handler of a tunnel that was opened with this subject's token."""
+    @asynccontextmanager
+    async def serving(self, subject: Subject, tunnel: Tunnel) -> AsyncIterator[Handler]:
+        """Give the handler of a tunnel that was opened with this subject's token.
 
-        async def handle(message: Open, stream: Stream) -> None:
-            try:
-                match message:
-                    case ClientForward():
-                        await self._forward(subject, message, stream)
-                    case ClientShell():
-                        await self._shell(subject, message, stream)
-                    case _:
-                        stream.reset(ResetCode.UNKNOWN_KIND, "clients open forwards and shells")
-            except HubError as error:
-                stream.reset(_CODES.get(type(error), ResetCode.REFUSED), str(error))
+        The tunnel's forwards end with the block.
+        """
+        async with ClientForwards(self.services, subject, tunnel) as forwards:
 
-        return handle
+            async def handle(message: Open, stream: Stream) -> None:
+                try:
+                    match message:
+                        case ClientForward():
+                            await forwards.connect(message, stream)
+                        case ClientListen():
+                            await forwards.listen(message, stream)
+                        case ClientShell():
+                            await self._shell(subject, message, stream)
+                        case _:
+                            reason = "clients open forwards, listeners and shells"
+                            stream.reset(ResetCode.UNKNOWN_KIND, reason)
+                except HubError as error:
+                    refusal = reset_of(error)
+                    stream.reset(refusal.code, refusal.reason)
 
-    async def _forward(self, subject: Subject, message: ClientForward, stream: Stream) -> None:
-        node = self.nodes.get(message.node)
-        async with self.forwards.carry(subject, node, message.host, message.port) as forward:
-            opened = Forward(host=message.host, port=message.port, subject=subject.name)
-            try:
-                target = await self.registry.open(node.id, opened)
-            except (NodeOffline, LocalProtocolError) as error:
-                forward.reason = str(error)
-                if isinstance(error, NodeOffline):
-                    raise
-                raise Unavailable(str(error)) from error
-            cause = await splice(stream, target, forward.traffic)
-            if cause is not None:
-                forward.reason = str(cause)
+            yield handle
 
     async def _shell(self, subject: Subject, message: ClientShell, stream: Stream) -> None:
         terminal = Terminal(message.argv, message.user, message.rows, message.columns, message.term)

@@ -18,6 +18,8 @@ from hub.events import EventLog
 from hub.forwards import Forwards
 from hub.installer import Installer
 from hub.join_tokens import JoinTokens
+from hub.links import Links
+from hub.listeners import Listeners
 from hub.live.fleet import Fleet
 from hub.metrics import MetricsStore
 from hub.nodes import Nodes
@@ -57,6 +59,8 @@ class Hub:
     tasks: Tasks
     shells: Shells
     forwards: Forwards
+    listeners: Listeners
+    links: Links
     packages: Packages
     deployments: Deployments
     published: Published

@@ -64,6 +64,8 @@ class Nodes:
     events: EventLog
     audit: Audit
     clock: Callable[[], float] = time.time
+    on_presence: list[Callable[[str], None]] = field(default_factory=list)
+    """Called with a node's id when it came or went."""
     _views: dict[str, NodeView] = field(default_factory=dict)
     _ids: dict[str, str] = field(default_factory=dict)
     """Id by name."""
@@ -363,6 +365,8 @@ class Nodes:
                 (self._online.add if online else self._online.discard)(node_id)
                 self._views[node_id] = moved(replace(view, **values), online)
                 self._sorted = None
+        for call in self.on_presence:
+            call(node_id)
 
     def _replace(self, node_id: str, row: rows.NodeRow | None) -> None:
         if row is None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import msgspec
+
 from protocol import messages
 from protocol.errors import GoAwayCode, ResetCode
-from protocol.frames import Hello
+from protocol.frames import Bytes, Hello
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +27,14 @@ class StreamOpened:
     message: messages.Open
 
 
-@dataclass(frozen=True, slots=True)
-class DataReceived:
-    """Bytes on a stream; give `consumed` for them once the application has read them."""
+class DataReceived(msgspec.Struct, frozen=True, gc=False):
+    """Bytes on a stream; give `consumed` for them once the application has read them.
+
+    `data` is a view of the message if that was one. A Struct: made for every frame of bulk.
+    """
 
     stream: int
-    data: bytes
+    data: Bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum, IntFlag
-from typing import Annotated
+from typing import Annotated, TypeAlias
 
 import msgspec
 from msgspec import Meta
@@ -103,7 +103,7 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     flags: int
     cls: int
     stream: int
-    payload: bytes
+    payload: Bytes
 
     def __str__(self) -> str:
         name = Type(self.type).name if self.type in Type._value2member_map_ else hex(self.type)
@@ -111,8 +111,41 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
         return f"{name}{fin} stream={self.stream} {len(self.payload)} B"
 
 
-def parse(message: bytes | memoryview) -> Frame:
-    """Split a message into header and payload; the payload is a copy.
+Bytes: TypeAlias = bytes | bytearray | memoryview
+
+
+class Blank(bytearray):
+    """A payload with a header's room in front: it becomes a frame without being copied again.
+
+    Whoever sends it gives it away: nobody writes to it afterwards but `data`, once.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def around(cls, payload: Bytes) -> Blank:
+        """A copy of `payload` that can become a frame."""
+        blank = cls(HEADER_BYTES)
+        blank += payload
+        return blank
+
+    @property
+    def payload(self) -> memoryview:
+        """What is behind the room."""
+        return memoryview(self)[HEADER_BYTES:]
+
+
+Payload: TypeAlias = bytes | memoryview | Blank
+"""What is sent on a stream; `payload_size` is its length."""
+
+
+def payload_size(payload: Payload) -> int:
+    """How many bytes of a stream `payload` is."""
+    return len(payload) - HEADER_BYTES if type(payload) is Blank else len(payload)
+
+
+def parse(message: Bytes) -> Frame:
+    """Split a message into header and payload; of a view the payload is a view.
 
     Raises:
         RemoteProtocolError: shorter than a header, longer than `MAX_FRAME`, or a stream id above
@@ -126,11 +159,14 @@ def parse(message: bytes | memoryview) -> Frame:
     kind, flags, cls, stream = HEADER.unpack_from(message)
     if stream > MAX_STREAM:
         raise RemoteProtocolError(f"stream id {stream} is out of range")
-    return Frame(kind, flags, cls, stream, bytes(message[HEADER_BYTES:]))
+    return Frame(kind, flags, cls, stream, message[HEADER_BYTES:])
 
 
-def data(stream: int, cls: int, payload: bytes | memoryview, *, fin: bool = False) -> bytes:
-    """A DATA frame; `payload` is at most `MAX_PAYLOAD` bytes."""
+def data(stream: int, cls: int, payload: Payload, *, fin: bool = False) -> bytes | bytearray:
+    """A DATA frame; `payload` is at most `MAX_PAYLOAD` bytes. A blank becomes the frame."""
+    if type(payload) is Blank:
+        HEADER.pack_into(payload, 0, _DATA, FIN if fin else 0, cls, stream)
+        return payload
     return b"".join((HEADER.pack(_DATA, FIN if fin else 0, cls, stream), payload))
 
 
@@ -185,14 +221,14 @@ def parse_reset(frame: Frame) -> tuple[ResetCode, str]:
     if not _RESET.size <= len(frame.payload) <= _RESET.size + MAX_REASON:
         raise RemoteProtocolError("a RESET payload is a 2-byte code and at most 512 bytes of text")
     (code,) = _RESET.unpack_from(frame.payload)
-    return ResetCode(code), frame.payload[_RESET.size :].decode("utf-8", "replace")
+    return ResetCode(code), str(frame.payload[_RESET.size :], "utf-8", "replace")
 
 
 def parse_ping(frame: Frame) -> bytes:
     """The opaque 8 bytes of a PING or PONG."""
     if len(frame.payload) != 8:
         raise RemoteProtocolError("a PING or PONG payload is 8 bytes")
-    return frame.payload
+    return bytes(frame.payload)
 
 
 def parse_hello(frame: Frame) -> Hello:

@@ -8,7 +8,7 @@ import msgspec
 
 from protocol import messages
 from protocol.errors import LocalProtocolError, ResetCode
-from protocol.frames import MAX_PAYLOAD, Class
+from protocol.frames import MAX_PAYLOAD, Bytes, Class
 
 CLASS_OF: dict[type[messages.Message], Class] = {
     messages.Exec: Class.COMMAND,
@@ -74,7 +74,7 @@ class OpenDecoder:
             types = getattr(accepts, "__args__", (accepts,))
         self._kinds = frozenset(kind.__struct_config__.tag for kind in types)
 
-    def decode(self, payload: bytes) -> messages.Open:
+    def decode(self, payload: Bytes) -> messages.Open:
         """The message of an OPEN payload.
 
         Raises:

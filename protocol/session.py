@@ -131,16 +131,17 @@ class Session:
         self._add_stream(stream_id, cls)
         return stream_id
 
-    def send(self, stream_id: int, data: bytes | memoryview) -> None:
-        """Queue bytes on a stream; the caller bounds the queue with `pending`."""
+    def send(self, stream_id: int, data: frames.Payload) -> int:
+        """Queue bytes on a stream; return how many wait, which the caller bounds."""
         stream = self._own(stream_id)
         if stream.fin_queued:
             raise LocalProtocolError(f"stream {stream_id} was finished")
         stream.happens(Happening.SEND_DATA)
-        if data:
+        if size := frames.payload_size(data):
             stream.pending.append(data)
-            stream.pending_bytes += len(data)
+            stream.pending_bytes += size
             self._scheduler.add(stream)
+        return stream.pending_bytes
 
     def finish(self, stream_id: int) -> None:
         """Queue FIN behind what waits on the stream; twice is once."""
@@ -157,14 +158,15 @@ class Session:
             self._queue_control(frames.reset(stream_id, code, reason))
             self._forget(stream)
 
-    def consumed(self, stream_id: int, size: int, now: float) -> None:
-        """The application has read `size` bytes of the stream: credit goes back."""
+    def consumed(self, stream_id: int, size: int, now: float) -> int:
+        """The application has read `size` bytes of the stream; return the credit that goes back."""
         stream = self._streams.get(stream_id)
         if stream is None or stream.state not in (State.OPEN, State.FINISHED_LOCAL):
-            return
+            return 0
         credit = stream.receive.consumed(size, now, self._shortest_rtt_s())
         if credit:
             self._queue_control(frames.window(stream_id, credit))
+        return credit
 
     def pending(self, stream_id: int) -> int:
         """How many bytes wait to be sent on the stream; 0 when it is gone."""
@@ -194,22 +196,22 @@ class Session:
 
     # --- what the transport does ---
 
-    def next_frame(self) -> tuple[int, bytes] | None:
+    def next_frame(self) -> tuple[int, bytes | bytearray] | None:
         """The next frame for the wire and its stream (0: control), or None when nothing can go."""
         if self._control:
-            frame = self._control.popleft()
-            self.bytes_sent += len(frame)
-            return 0, frame
+            control = self._control.popleft()
+            self.bytes_sent += len(control)
+            return 0, control
         if self.peer is None:
             return None
         chosen = self._scheduler.next()
         if chosen is None:
             return None
         stream, limit = chosen
-        piece = stream.take(limit)
+        piece, size = stream.take(limit)
         fin = stream.fin_queued and not stream.pending_bytes
         frame = frames.data(stream.id, stream.cls, piece, fin=fin)
-        self._scheduler.sent(stream, len(piece))
+        self._scheduler.sent(stream, size)
         if fin:
             stream.fin_queued = False
             stream.happens(Happening.SEND_FIN)
@@ -218,10 +220,11 @@ class Session:
         self.bytes_sent += len(frame)
         return stream.id, frame
 
-    def receive(self, message: bytes | memoryview, now: float) -> None:
+    def receive(self, message: frames.Bytes, now: float) -> None:
         """Take one message from the wire; what happened is in `events()`.
 
-        The message is copied: a view may be reused afterwards.
+        Of a view nothing is copied: the data of the events is part of it, so take `events()`
+        before it is reused.
 
         Raises:
             RemoteProtocolError: the peer violated SPEC; a GOAWAY is queued, send it and close.

@@ -10,7 +10,7 @@ from collections import deque
 from enum import Enum, auto
 
 from protocol.errors import LocalProtocolError, RemoteProtocolError
-from protocol.frames import Class
+from protocol.frames import HEADER_BYTES, Blank, Class, Payload
 from protocol.windows import ReceiveWindow, SendWindow
 
 
@@ -68,7 +68,7 @@ class StreamState:
         self.state = State.OPEN
         self.send = SendWindow()
         self.receive = receive
-        self.pending: deque[bytes | memoryview] = deque()
+        self.pending: deque[Payload] = deque()
         self.pending_bytes = 0
         self.fin_queued = False
         self.deficit = 0
@@ -95,18 +95,19 @@ class StreamState:
             return self.send.credit > 0
         return self.fin_queued
 
-    def take(self, limit: int) -> bytes | memoryview:
+    def take(self, limit: int) -> tuple[Payload, int]:
         """Remove up to `limit` bytes from the queue, within the credit; never joins two pieces."""
         if not self.pending:
-            return b""
+            return b"", 0
         limit = min(limit, self.send.credit)
         piece = self.pending[0]
-        if len(piece) <= limit:
+        size = len(piece) - HEADER_BYTES if type(piece) is Blank else len(piece)
+        if size <= limit:
             self.pending.popleft()
         else:
-            view = memoryview(piece)
+            view = piece.payload if type(piece) is Blank else memoryview(piece)
             self.pending[0] = view[limit:]
-            piece = view[:limit]
-        self.pending_bytes -= len(piece)
-        self.send.credit -= len(piece)
-        return piece
+            piece, size = view[:limit], limit
+        self.pending_bytes -= size
+        self.send.credit -= size
+        return piece, size

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-from litestar import Controller, get
+from litestar import Controller, delete, get
 from litestar.params import Parameter
 
 from hub.api.guards import requires
-from hub.authz import Verb
+from hub.authz import Subject, Verb
 from hub.core import Hub
-from hub.forwards import ForwardView
+from hub.ways import ForwardDetail, ForwardView
 
 
 class ForwardPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,3 +44,13 @@ class ForwardsController(Controller):
             next_cursor=shown[-1].id if len(following) > limit else None,
             total=len(everything),
         )
+
+    @get("/{forward_id:str}", guards=[requires(Verb.VIEW)])
+    async def show_forward(self, hub: Hub, forward_id: str) -> ForwardDetail:
+        """Show a forward with its open connections."""
+        return hub.forwards.get(forward_id)
+
+    @delete("/{forward_id:str}", guards=[requires(Verb.FORWARD)])
+    async def close_forward(self, hub: Hub, subject: Subject, forward_id: str) -> None:
+        """Close a forward: its connections are reset, and its client may not open it again."""
+        await hub.forwards.close(subject, forward_id)

@@ -15,8 +15,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
+from hub.connections import Connection
 from hub.errors import NodeOffline
-from hub.forwards import OpenForward
 from hub.node_reports import clean_text
 from hub.nodeview import NodeView
 from hub.published.services import Service
@@ -42,7 +42,7 @@ class Unreachable(Exception):
         return self.detail
 
 
-class Connection(Protocol):
+class Wire(Protocol):
     """Bytes both ways, plain or over TLS."""
 
     async def read(self) -> bytes:
@@ -60,15 +60,21 @@ class Connector:
 
     @asynccontextmanager
     async def connect(
-        self, service: Service, node: NodeView, forward: OpenForward
-    ) -> AsyncIterator[Connection]:
+        self, service: Service, node: NodeView, subject: str, connection: Connection
+    ) -> AsyncIterator[Wire]:
         """Connect to a service for as long as the block runs.
+
+        Args:
+            service: What to connect to.
+            node: Where it is.
+            subject: For whom, by name; the node is told.
+            connection: Counts the bytes, and ends what it is told to end.
 
         Raises:
             Unreachable: here or in the block, when the node or the service is not there.
         """
         row = service.row
-        opening = Forward(host=row.host, port=row.port, subject=forward.subject)
+        opening = Forward(host=row.host, port=row.port, subject=subject)
         try:
             stream = await self.registry.open(node.id, opening)
         except NodeOffline as error:
@@ -78,10 +84,11 @@ class Connector:
         except LocalProtocolError as error:
             raise Unreachable(503, f"{node.name} is too busy: {error}. Try again.") from error
         try:
-            plain = _Plain(stream, service, forward)
+            connection.end_by(lambda cause: stream.reset(cause.code, cause.reason))
+            plain = _Plain(stream, service, connection)
             yield plain if row.scheme == "http" else await _shake_hands(plain, service)
         except (StreamReset, TunnelClosed) as error:
-            raise _unreachable(node, service, error) from error
+            raise _unreachable(node, service, connection.ended or error) from error
         finally:
             stream.reset(ResetCode.CANCELLED, "the request is over")
 
@@ -104,10 +111,10 @@ def _unreachable(
 class _Plain:
     """The stream itself, counted."""
 
-    def __init__(self, stream: Stream, service: Service, forward: OpenForward) -> None:
+    def __init__(self, stream: Stream, service: Service, connection: Connection) -> None:
         self._stream = stream
         self._service = service
-        self._traffic = forward.traffic
+        self._traffic = connection.traffic
 
     async def read(self) -> bytes:
         data = await self._stream.read(PIECE_BYTES)

@@ -77,9 +77,9 @@ class Entries:
     def find(self, secret: str, service: str) -> Entry | None:
         """Return the entry to this service that a secret stands for."""
         entry = self._entries.get(hash_of(secret))
-        if entry is None or entry.service != service or entry.expires_at <= self._clock():
+        if entry is None or entry.is_over or entry.service != service:
             return None
-        return entry
+        return entry if entry.expires_at > self._clock() else None
 
     def drop(self, ended: Ended) -> None:
         """End the entries of a session or a user whose rights ended."""

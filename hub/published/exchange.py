@@ -2,7 +2,7 @@
 
 The rule it guards: h11 parses what the service says and writes what it is told, so neither side can
 smuggle a second request or answer; one connection carries one exchange; nothing waits here but the
-piece that moves, and each pause has its end.
+piece that moves. An answer may pause, as an event stream does, until its connection is idle.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import logging
 import h11
 
 from hub.published.asgi import Call, Message
-from hub.published.connect import Connection, Unreachable
+from hub.published.connect import Unreachable, Wire
 from hub.published.entries import Entry
 from hub.published.headers import Place, to_browser, to_service
 from hub.published.visit import Visit
@@ -24,15 +24,13 @@ logger = logging.getLogger(__name__)
 HEAD_BYTES = 64 * 1024
 HEAD_S = 60.0
 """From the end of the request to the beginning of the answer."""
-PAUSE_S = 3_600.0
-"""Within an answer: an event stream may be silent for long."""
 
 
 class ClientGone(Exception):
     """The browser went away."""
 
 
-async def exchange(connection: Connection, visit: Visit) -> None:
+async def exchange(wire: Wire, visit: Visit) -> None:
     """Serve one HTTP request.
 
     An answer that breaks off in the middle is left unfinished: the server then cuts the browser's
@@ -43,7 +41,7 @@ async def exchange(connection: Connection, visit: Visit) -> None:
         StreamReset, TunnelClosed: likewise.
     """
     request = _request(visit)
-    served = _Exchange(connection, visit.call)
+    served = _Exchange(wire, visit.call)
     try:
         async with asyncio.TaskGroup() as tasks:
             watching = (
@@ -80,9 +78,9 @@ def _request(visit: Visit) -> h11.Request:
 
 
 class _Exchange:
-    def __init__(self, connection: Connection, call: Call) -> None:
+    def __init__(self, wire: Wire, call: Call) -> None:
         self.has_begun = False
-        self._connection = connection
+        self._wire = wire
         self._receive = call.receive
         self._send = call.send
         self._http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_BYTES)
@@ -142,20 +140,16 @@ class _Exchange:
 
     async def _write(self, event: h11.Event) -> None:
         if data := self._http.send(event):
-            await self._connection.write(data)
+            await self._wire.write(data)
 
     async def _next(self) -> h11.Event:
         """Wait for the next part of the answer."""
         try:
             while (event := self._http.next_event()) is h11.NEED_DATA:
-                async with asyncio.timeout(PAUSE_S):
-                    data = await self._connection.read()
-                self._http.receive_data(data)
+                self._http.receive_data(await self._wire.read())
         except h11.RemoteProtocolError as error:
             raise Unreachable(
                 502, f"the service does not speak HTTP as it should: {error}"
             ) from error
-        except TimeoutError:
-            raise Unreachable(504, "the service is silent for too long") from None
         assert isinstance(event, h11.Event), "one connection carries one exchange: never paused"
         return event

@@ -114,14 +114,14 @@ class Sites:
 
     async def _serve(self, visit: Visit) -> None:
         published, service, call = self.published, visit.service, visit.call
-        carry = relay if call.is_socket else exchange
+        carry, user = relay if call.is_socket else exchange, visit.entry.subject.name
         try:
             node = published.services.node_of(service)
             async with (
-                published.uses.admit(visit.entry, service, node) as forward,
-                published.connector.connect(service, node, forward) as connection,
+                published.uses.admit(visit.entry, service, node) as connection,
+                published.connector.connect(service, node, user, connection) as wire,
             ):
-                await carry(connection, visit)
+                await carry(wire, visit)
         except Unreachable as error:
             await call.refuse(error.status, str(error))
         except Forbidden as error:

@@ -19,7 +19,7 @@ from websockets.typing import Subprotocol
 from websockets.uri import WebSocketURI
 
 from hub.published.asgi import Call, Message
-from hub.published.connect import Connection, Unreachable
+from hub.published.connect import Unreachable, Wire
 from hub.published.headers import to_service
 from hub.published.visit import Visit
 from hub.shells import until_first
@@ -37,13 +37,13 @@ _SILENT = logging.Logger("websockets.published", logging.CRITICAL)
 """The library logs handshakes, and ours hold the secret path."""
 
 
-async def relay(connection: Connection, visit: Visit) -> None:
+async def relay(wire: Wire, visit: Visit) -> None:
     """Serve one socket until either side ends it, or the entry ends.
 
     Raises:
         Unreachable, StreamReset, TunnelClosed: before the browser's socket is accepted.
     """
-    service = _Service(connection, visit.call.scope["subprotocols"])
+    service = _Service(wire, visit.call.scope["subprotocols"])
     try:
         async with asyncio.timeout(HANDSHAKE_S):
             await service.open(visit)
@@ -96,8 +96,8 @@ class _Browser:
 
 
 class _Service:
-    def __init__(self, connection: Connection, subprotocols: list[str]) -> None:
-        self._connection = connection
+    def __init__(self, wire: Wire, subprotocols: list[str]) -> None:
+        self._wire = wire
         self._protocol = ClientProtocol(
             WebSocketURI(False, "service", 80, "/", ""),
             subprotocols=[Subprotocol(name) for name in subprotocols] or None,
@@ -181,7 +181,7 @@ class _Service:
         try:
             async with asyncio.timeout(GOODBYE_S):
                 await self.close_with(_GOING_AWAY, "")
-                while await self._connection.read():
+                while await self._wire.read():
                     pass
         except (TimeoutError, StreamReset, TunnelClosed, Unreachable) as error:
             logger.debug("the service did not say goodbye: %s", error)
@@ -202,7 +202,7 @@ class _Service:
             raise Unreachable(502, "the service sent text that is not UTF-8") from None
 
     async def _fill(self) -> None:
-        data = await self._connection.read()
+        data = await self._wire.read()
         if data:
             self._protocol.receive_data(data)
         else:
@@ -212,4 +212,4 @@ class _Service:
 
     async def _flush(self) -> None:
         if data := b"".join(self._protocol.data_to_send()):
-            await self._connection.write(data)
+            await self._wire.write(data)

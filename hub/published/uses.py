@@ -1,8 +1,8 @@
 """`Uses`: who uses which service now; a use is listed and audited as one forward.
 
-The rule it guards: every request and socket is authorized by itself, within a bound per browser,
-and belongs to a use. A use begins with the first of them, ends a minute after the last or with the
-entry, and only its two ends are in the audit.
+The rule it guards: every request and socket is a connection of a use, authorized by itself, within
+a bound per browser. A use begins with the first of them, ends a minute after the last or with the
+entry, and only its two ends are in the audit. Closing the forward ends the entry.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from hub.authz import Verb, authorize
+from hub.connections import Connection
 from hub.errors import HubError, Unavailable
 from hub.forwards import Forwards, OpenForward
 from hub.nodeview import NodeView
 from hub.published.entries import Entry
 from hub.published.services import Service
 from hub.shells import until_first
+from hub.ways import Way
 
 IDLE_S = 60.0
 AT_ONCE = 64
@@ -56,15 +57,14 @@ class Uses:
     @asynccontextmanager
     async def admit(
         self, entry: Entry, service: Service, node: NodeView
-    ) -> AsyncIterator[OpenForward]:
-        """Count one request or socket to the entry's use while the block runs.
+    ) -> AsyncIterator[Connection]:
+        """Count one request or socket as a connection of the entry's use while the block runs.
 
         Raises:
             Forbidden: the subject may not forward through that node.
-            Conflict: the subject has too many forwards open.
+            Conflict: the subject has too many forwards or connections open, or this one was closed.
             Unavailable: 64 requests and sockets of this browser are open, or the hub stops.
         """
-        authorize(entry.subject, Verb.FORWARD, node.name)
         use = self._use(entry, service, node)
         if use.active >= AT_ONCE:
             raise Unavailable(f"{AT_ONCE} requests of yours are open there; close some pages")
@@ -73,7 +73,8 @@ class Uses:
             await use.opened.wait()
             if use.forward is None:
                 raise use.error or Unavailable("the hub is stopping; try again in a minute")
-            yield use.forward
+            async with use.forward.connection(entry.subject.address) as connection:
+                yield connection
         finally:
             self._end(use, service)
 
@@ -88,11 +89,14 @@ class Uses:
 
     async def _carry(self, use: _Use, entry: Entry, service: Service, node: NodeView) -> None:
         row = service.row
+        way = Way(kind="published", node=node.id, host=row.host, port=row.port, name=row.name)
         try:
-            async with self._forwards.carry(entry.subject, node, row.host, row.port) as forward:
+            async with self._forwards.declare(entry.subject, way) as forward:
                 use.forward = forward
                 use.opened.set()
-                await until_first(use.over.wait(), entry.ended())
+                await until_first(use.over.wait(), entry.ended(), forward.wait_closed())
+            if forward.closed:
+                entry.end()
         except HubError as error:
             use.error = error
         finally:

@@ -280,6 +280,25 @@ published_services = Table(
     CheckConstraint(_one_of("scheme", ("http", "https")), name="scheme"),
 )
 
+links = Table(
+    "links",
+    metadata,
+    Column("name", String(64), primary_key=True),
+    Column("from_node", ForeignKey("nodes.id", ondelete="CASCADE"), nullable=False),
+    Column("bind", String(45), nullable=False),
+    Column("port", Integer, nullable=False),
+    Column("to_node", ForeignKey("nodes.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("host", String(253), nullable=False),
+    Column("to_port", Integer, nullable=False),
+    Column("enabled", Boolean, nullable=False, default=True),
+    Column("created_by", String(64), nullable=False),
+    Column("user_id", String(32), nullable=False),  # of created_by; the user may be gone
+    Column("created_at", Float, nullable=False),
+    UniqueConstraint("from_node", "bind", "port"),
+    CheckConstraint("port BETWEEN 1 AND 65535", name="port"),
+    CheckConstraint("to_port BETWEEN 1 AND 65535", name="to_port"),
+)
+
 settings = Table(
     "settings",
     metadata,

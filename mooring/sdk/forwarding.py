@@ -1,13 +1,13 @@
 """Local ports whose connections come out on a node: one `ClientForward` stream each.
 
 `Link` keeps a tunnel to the hub up, with full jitter between attempts (up to 30 s); `Forwarder`
-serves the connections of listeners. At most 64 KiB a direction is read ahead of the tunnel's credit
-and 256 KiB of the other side's write buffer, so a slow end slows the fast one.
+serves the connections of listeners; `protocol.aio.tcp` carries their bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 from collections.abc import AsyncIterator, Callable
@@ -18,12 +18,11 @@ from typing import NoReturn
 from mooring.sdk.async_client import AsyncClient, refused
 from mooring.sdk.errors import HubUnreachable, Unavailable
 from protocol.aio import ProtocolError, Stream, Tunnel
+from protocol.aio.tcp import TcpEnd, carry
 from protocol.messages import ClientForward, ClientOpen
 
 logger = logging.getLogger(__name__)
 
-READ_BYTES = 64 * 1024
-WRITE_HIGH = 256 * 1024
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 STABLE_AFTER_S = 60.0
 OPEN_TIMEOUT_S = 20.0
@@ -108,55 +107,44 @@ class Forwarder:
             OSError: the address can't be had.
         """
         slots = asyncio.Semaphore(MAX_CONNECTIONS)
+        loop = asyncio.get_running_loop()
 
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async def serve(end: TcpEnd) -> None:
             async with slots:
-                await self._serve(reader, writer)
+                await self._serve(end)
 
-        server = await asyncio.start_server(serve, bind, port, limit=READ_BYTES, backlog=128)
-        try:
-            yield [sock.getsockname()[:2] for sock in server.sockets]
-        finally:
-            server.close()
+        failure: Exception | None = None  # raised as it is, not in the group's wrapping
+        async with asyncio.TaskGroup() as tasks:
+            serving = set[asyncio.Task[None]]()
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.transport.set_write_buffer_limits(high=WRITE_HIGH)
+            def accepted(end: TcpEnd) -> None:
+                if not server.is_serving():
+                    end.abort()
+                    return
+                task = tasks.create_task(serve(end))
+                serving.add(task)
+                task.add_done_callback(serving.discard)
+
+            try:
+                server = await loop.create_server(lambda: TcpEnd(accepted), bind, port, backlog=128)
+                with contextlib.closing(server):
+                    yield [sock.getsockname()[:2] for sock in server.sockets]
+            except Exception as error:
+                failure = error
+            finally:
+                for task in serving:
+                    task.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _serve(self, end: TcpEnd) -> None:
         try:
             message = ClientForward(node=self.node, host=self.host, port=self.port)
             async with await self.link.open(message) as stream:
-                await join(reader, writer, stream)
+                await carry(end, stream)
         except (ProtocolError, TimeoutError) as error:
-            self.failed(str(writer.get_extra_info("peername", ["?"])[0]), error)
-            writer.transport.abort()
-        except ConnectionError as error:
+            self.failed(end.peer, error)
+        except OSError as error:
             logger.debug("a local connection ended: %s", error)
         finally:
-            writer.close()
-
-
-async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: Stream) -> None:
-    """Carry bytes both ways until both ends have finished.
-
-    Raises:
-        ProtocolError: the stream or its tunnel failed.
-        ConnectionError: the local connection failed; the stream is reset.
-    """
-    try:
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(_to_stream(reader, stream))
-            tasks.create_task(_from_stream(stream, writer))
-    except ExceptionGroup as group:  # one direction failed and ended the other
-        raise group.exceptions[0] from group
-
-
-async def _to_stream(reader: asyncio.StreamReader, stream: Stream) -> None:
-    while data := await reader.read(READ_BYTES):
-        await stream.write(data)
-    stream.finish()
-
-
-async def _from_stream(stream: Stream, writer: asyncio.StreamWriter) -> None:
-    while data := await stream.read(READ_BYTES):
-        writer.write(data)
-        await writer.drain()
-    writer.write_eof()
+            end.abort()

@@ -22,14 +22,14 @@ class MemoryTransport:
         self._loop = asyncio.get_running_loop()
         self._in_flight = 0
 
-    def send(self, message: bytes) -> None:
+    def send(self, message: bytes | bytearray) -> None:
         """Schedule the delivery."""
         self._in_flight += len(message)
         self._loop.call_soon(self._deliver, message)
 
-    def _deliver(self, message: bytes) -> None:
+    def _deliver(self, message: bytes | bytearray) -> None:
         self._in_flight -= len(message)
-        self._peer.received(message)
+        self._peer.received(memoryview(message))
         self._own.writable()
 
     def buffered(self) -> int:

@@ -2,16 +2,18 @@
 
 A `Stream` belongs to the task that reads it and the task that writes it; it may be one task or two.
 What waits unread is bounded by the stream's window, what waits unsent by `WRITE_HIGH` and one
-write.
+write. Bulk needs no task: `pipe` gives a stream to a `Sink`, which is called as bytes come in and
+go out.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from protocol.errors import ProtocolError, ResetCode
+from protocol.frames import Bytes, Payload
 from protocol.messages import Open
 
 if TYPE_CHECKING:
@@ -22,11 +24,31 @@ WRITE_LOW = 64 * 1024  # bytes; and goes on below
 CRUMB = 1024  # bytes; a piece smaller than this is joined to a small one before it
 
 
+class Sink(Protocol):
+    """Takes what comes in on a piped stream; called by the tunnel, so it must not wait."""
+
+    def received(self, data: Bytes) -> None:
+        """Bytes came in; `Stream.consumed` gives their credit back once they have gone on.
+
+        A view is good only during this call.
+        """
+
+    def finished(self) -> None:
+        """The peer sends nothing more."""
+
+    def drained(self, pending: int) -> None:
+        """A frame was sent; `pending` bytes of the stream are left."""
+
+    def failed(self, error: ProtocolError) -> None:
+        """The stream is gone, by either side's reset or with its tunnel."""
+
+
 class Stream:
     """One stream. Made by `Tunnel`, never directly."""
 
     __slots__ = (
-        "_eof", "_error", "_finished", "_reader", "_tunnel", "_unread", "_writers", "id", "message",
+        "_eof", "_error", "_finished", "_reader", "_sink", "_tunnel", "_unread", "_writers", "id",
+        "message",
     )  # fmt: skip
 
     def __init__(self, tunnel: Tunnel, stream_id: int, message: Open) -> None:
@@ -39,6 +61,7 @@ class Stream:
         self._error: ProtocolError | None = None
         self._finished = False
         self._reader: asyncio.Future[None] | None = None
+        self._sink: Sink | None = None
         self._writers: list[asyncio.Future[None]] = []
 
     async def read(self, limit: int = 65536) -> bytes:
@@ -89,6 +112,31 @@ class Stream:
         if self._error is not None:
             raise self._error
 
+    def pipe(self, sink: Sink) -> None:
+        """Give what waits and all that comes to `sink`; from now on nobody reads the stream."""
+        self._sink = sink
+        while self._unread:
+            sink.received(self._unread.popleft())
+        if self._error is not None:
+            sink.failed(self._error)
+        elif self._eof:
+            sink.finished()
+
+    def push(self, data: Payload) -> int:
+        """Queue `data` without waiting; return how many bytes of the stream wait to be sent.
+
+        The caller bounds them: it stops when much waits, and goes on when its sink is told that
+        it drained. Bytes for a stream that is gone are dropped.
+
+        Raises:
+            LocalProtocolError: after `finish`.
+        """
+        return 0 if self._error is not None else self._tunnel.send(self.id, data)
+
+    def consumed(self, size: int) -> None:
+        """Give the peer credit for `size` bytes that the sink has passed on."""
+        self._tunnel.consumed(self.id, size)
+
     def finish(self) -> None:
         """Send FIN behind what waits: this side sends nothing more. Twice is once."""
         if self._error is None and not self._finished:
@@ -119,22 +167,29 @@ class Stream:
 
     # --- called by the tunnel ---
 
-    def received(self, data: bytes) -> None:
+    def received(self, data: Bytes) -> None:
         """Bytes came in; crumbs are joined, so that what waits costs no more than its bytes."""
+        if self._sink is not None:
+            self._sink.received(data)
+            return
         unread = self._unread
         if len(data) < CRUMB and unread and len(unread[-1]) < CRUMB:
-            unread[-1] += data
+            unread[-1] += bytes(data)
         else:
-            unread.append(data)
+            unread.append(bytes(data))
         self._wake_reader()
 
     def finished(self) -> None:
         """The peer sent FIN."""
         self._eof = True
+        if self._sink is not None:
+            self._sink.finished()
         self._wake_reader()
 
     def drained(self, pending: int) -> None:
         """`pending` bytes are left to send."""
+        if self._sink is not None:
+            self._sink.drained(pending)
         if self._writers and pending <= WRITE_LOW:
             self._wake_writers()
 
@@ -142,6 +197,8 @@ class Stream:
         """The stream is gone; what was read is kept, what comes after raises `error`."""
         if self._error is None:
             self._error = error
+            if self._sink is not None:
+                self._sink.failed(error)
             self._wake_reader()
             self._wake_writers()
 

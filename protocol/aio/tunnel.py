@@ -25,7 +25,7 @@ from protocol.errors import (
     StreamReset,
     TunnelClosed,
 )
-from protocol.frames import Hello
+from protocol.frames import Bytes, Hello, Payload
 from protocol.guard import DEFAULT_LIMITS, Limits
 from protocol.messages import Open
 from protocol.session import Session, Side
@@ -43,8 +43,8 @@ Handler: TypeAlias = Callable[[Open, Stream], Awaitable[None]]
 class Transport(Protocol):
     """What carries a tunnel's messages: a WebSocket, or memory."""
 
-    def send(self, message: bytes) -> None:
-        """Take one message; never blocks, buffers what the socket does not take."""
+    def send(self, message: bytes | bytearray) -> None:
+        """Take one message, leave it as it is; never blocks, buffers what the socket can't take."""
 
     def buffered(self) -> int:
         """Bytes that `send` took and the kernel has not."""
@@ -98,6 +98,7 @@ class Tunnel:
         self._tasks: asyncio.TaskGroup | None = None
         self._serving: set[asyncio.Task[None]] = set()
         self._timer: asyncio.TimerHandle | None = None
+        self._flush_scheduled = False
         self._ready: asyncio.Future[Hello] = self.loop.create_future()
         self._closed: asyncio.Future[TunnelClosed] = self.loop.create_future()
         self.goaway: ev.PeerGoesAway | None = None
@@ -192,7 +193,7 @@ class Tunnel:
 
     # --- for streams ---
 
-    def send(self, stream_id: int, data: bytes | memoryview) -> int:
+    def send(self, stream_id: int, data: Payload) -> int:
         """Queue bytes; return how many of the stream wait now."""
         self._session.send(stream_id, data)
         self._flush()
@@ -211,14 +212,27 @@ class Tunnel:
         """Reset a stream from this side."""
         stream = self._streams.pop(stream_id, None)
         if stream is not None:
-            self._guard(lambda: self._session.reset(stream_id, code, reason))
+            try:
+                self._session.reset(stream_id, code, reason)
+            except RemoteProtocolError as error:
+                self._violated(error)
             stream.failed(StreamReset(code, reason))
             self._flush()
 
     def consumed(self, stream_id: int, size: int) -> None:
-        """The stream's reader took `size` bytes."""
-        self._guard(lambda: self._session.consumed(stream_id, size, time.monotonic()))
-        self._flush()
+        """The stream's reader took `size` bytes; credit goes out when this callback is done.
+
+        Later, because the bytes may have gone to another tunnel: two that feed each other would
+        flush inside each other without end.
+        """
+        try:
+            credit = self._session.consumed(stream_id, size, time.monotonic())
+        except RemoteProtocolError as error:
+            self._violated(error)
+            return
+        if credit and not self._flush_scheduled:
+            self._flush_scheduled = True
+            self.loop.call_soon(self._flush_later)
 
     # --- for the transport ---
 
@@ -228,11 +242,14 @@ class Tunnel:
         self._schedule_tick()
         self._flush()
 
-    def received(self, message: bytes | memoryview) -> None:
-        """One message came in; it is copied."""
+    def received(self, message: Bytes) -> None:
+        """One message came in; a view is read only during this call."""
         if self.closed:
             return
-        self._guard(lambda: self._session.receive(message, time.monotonic()))
+        try:
+            self._session.receive(message, time.monotonic())
+        except RemoteProtocolError as error:
+            self._violated(error)
         self._dispatch()
         self._flush()
 
@@ -268,14 +285,11 @@ class Tunnel:
             logger.warning("%s: a handler outlived its tunnel and is cancelled", self.name)
             task.cancel()
 
-    def _guard(self, act: Callable[[], None]) -> None:
-        """Run something of the session; a violation by the peer ends the tunnel."""
-        try:
-            act()
-        except RemoteProtocolError as error:
-            logger.warning("%s: protocol violation: %s", self.name, error.reason)
-            self._flush()
-            self._end(f"protocol violation: {error.reason}")
+    def _violated(self, error: RemoteProtocolError) -> None:
+        """End the tunnel: the peer broke the protocol."""
+        logger.warning("%s: protocol violation: %s", self.name, error.reason)
+        self._flush()
+        self._end(f"protocol violation: {error.reason}")
 
     def _end(self, reason: str) -> None:
         """Close after what is queued; streams learn it at once."""
@@ -358,6 +372,10 @@ class Tunnel:
                 stream.drained(session.pending(stream_id))
                 self._forget_if_closed(stream_id)
 
+    def _flush_later(self) -> None:
+        self._flush_scheduled = False
+        self._flush()
+
     def _forget_if_closed(self, stream_id: int) -> None:
         """Drop a stream that both sides have finished; its reader keeps what is unread."""
         if not self._session.is_open(stream_id):
@@ -372,7 +390,10 @@ class Tunnel:
             self._timer = self.loop.call_later(wait_s, self._tick)
 
     def _tick(self) -> None:
-        self._guard(lambda: self._session.tick(time.monotonic()))
+        try:
+            self._session.tick(time.monotonic())
+        except RemoteProtocolError as error:
+            self._violated(error)
         self._dispatch()
         self._flush()
         self._schedule_tick()

@@ -81,7 +81,7 @@ class WebSocketTransport:
         self._websocket = websocket
         self._lower = websocket.underlying_transport
 
-    def send(self, message: bytes) -> None:
+    def send(self, message: bytes | bytearray) -> None:
         """Send one binary message."""
         self._websocket.send(WSMsgType.BINARY, message)
 

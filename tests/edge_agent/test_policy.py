@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.forward_rules import parse_address
 from edge_agent.policy import Policy, PolicyFile, Refused, default_policy, own_addresses
 from tests.edge_agent.conftest import write_policy
 
@@ -136,3 +137,57 @@ def test_a_file_that_others_can_write_denies_everything(tmp_path: Path) -> None:
     (tmp_path / "policy.json").chmod(0o666)
     with pytest.raises(Refused, match="chmod 600"):
         file.current()
+
+
+def listens(*rules: str) -> Policy:
+    return Policy(verbs=["forward"], users=[], forward=[], listen=list(rules))
+
+
+@pytest.mark.parametrize(
+    ("rule", "address", "port"),
+    [
+        ("127.0.0.1:1024-65535", "127.0.0.1", 8080),
+        ("[::1]:8080", "::1", 8080),
+        ("10.0.0.0/8:8000-8999", "10.1.2.3", 8000),
+        ("0.0.0.0:443", "0.0.0.0", 443),
+        ("*:443", "0.0.0.0", 443),
+        ("*", "::", 1),
+    ],
+)
+def test_a_listen_rule_covers(rule: str, address: str, port: int) -> None:
+    listens(rule).allow_listen(parse_address(address), port)
+
+
+@pytest.mark.parametrize(
+    ("rule", "address", "port"),
+    [
+        ("127.0.0.1:1024-65535", "127.0.0.1", 80),
+        ("127.0.0.1", "0.0.0.0", 8080),
+        ("127.0.0.0/8", "::1", 8080),
+        ("10.0.0.0/8", "0.0.0.0", 8080),
+        ("*:443", "127.0.0.1", 80),
+    ],
+)
+def test_a_listen_rule_covers_nothing_else(rule: str, address: str, port: int) -> None:
+    with pytest.raises(Refused, match="listen"):
+        listens(rule).allow_listen(parse_address(address), port)
+
+
+def test_a_policy_without_listen_opens_no_port(tmp_path: Path) -> None:
+    path = tmp_path / "policy.json"
+    path.write_text('{"verbs": ["forward"], "users": [], "forward": ["node"]}')
+    path.chmod(0o600)
+    with pytest.raises(Refused, match=r'add "127\.0\.0\.1:8080"'):
+        PolicyFile(path).current().allow_listen(parse_address("127.0.0.1"), 8080)
+
+
+def test_listening_needs_the_verb_forward() -> None:
+    policy = Policy(verbs=["exec"], users=[], forward=[], listen=["*"])
+    with pytest.raises(Refused, match='"forward" under "verbs"'):
+        policy.allow_listen(parse_address("127.0.0.1"), 8080)
+
+
+@pytest.mark.parametrize("rule", ["node:80", "web-1:80", "127.0.0.1:0", "", "10.0.0.0/33"])
+def test_a_listen_rule_that_is_none_is_refused(rule: str) -> None:
+    with pytest.raises(ValueError, match="rule"):
+        listens(rule)

@@ -299,6 +299,19 @@ async def test_a_use_is_one_forward_however_many_requests_it_has(
     ]  # fmt: skip
 
 
+async def test_a_closed_forward_ends_what_it_carries_and_the_entry(stage: Stage) -> None:
+    async with serving(mirror) as port:
+        prefix, headers, origin = await site_or_path(stage, port, "path")
+        async with socket(stage, f"{prefix}/", headers, origin) as page:
+            (forward,) = stage.hub.forwards.list()
+            assert (forward.kind, forward.name, forward.connections) == ("published", "app", 1)
+            await stage.hub.forwards.close(stage.subject, forward.id)
+            with pytest.raises(ConnectionClosed):
+                await page.recv()
+        answer = await stage.browser.get(f"{prefix}/", headers=headers)
+    assert answer.status_code == 401
+
+
 async def test_one_browser_has_so_many_requests_at_once(
     stage: Stage, monkeypatch: pytest.MonkeyPatch
 ) -> None:

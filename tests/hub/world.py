@@ -5,21 +5,37 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
 
 from sqlalchemy import insert
 
+from edge_agent.forward import handle_forward
+from edge_agent.listen import Listeners as NodeListeners
+from edge_agent.listen import handle_listen
+from edge_agent.policy import PolicyFile
 from hub.audit import Audit
 from hub.authz import Role, Subject
 from hub.events import EventLog
+from hub.listeners import Listeners
 from hub.nodes import Nodes
 from hub.registry import Registry
 from hub.store import schema
 from hub.store.engine import Store
 from hub.tasks import Task, Tasks
-from protocol.aio import Channel, Handler, Stream, memory_pair
-from protocol.messages import Exec, ExecFromHub, ExecFromNode, Exited, Open, Output, Started
+from protocol.aio import Channel, Handler, Stream, Tunnel, memory_pair
+from protocol.messages import (
+    Arrival,
+    Exec,
+    ExecFromHub,
+    ExecFromNode,
+    Exited,
+    Forward,
+    Listen,
+    Open,
+    Output,
+    Started,
+)
 
 OPERATOR = Subject("olga", Role.OPERATOR, "u1", "token", "t1", "192.0.2.1")
 VIEWER = Subject("vera", Role.VIEWER, "u2", "token", "t2")
@@ -35,6 +51,9 @@ class World:
     registry: Registry
     events: EventLog
     audit: Audit
+    listeners: Listeners
+    ends: dict[str, Tunnel] = field(default_factory=dict)
+    """The nodes' ends of their tunnels, by name."""
 
     async def add_node(self, name: str) -> str:
         node_id = f"id-{name}"
@@ -49,7 +68,12 @@ class World:
         node_id = f"id-{name}"
         if self.nodes.find(node_id) is None:
             await self.add_node(name)
-        async with memory_pair(handler) as (_, hub_end):
+
+        async def take(message: Open, stream: Stream) -> None:
+            assert isinstance(message, Arrival)
+            await self.listeners.arrive(node_id, message, stream)
+
+        async with memory_pair(handler, take) as (self.ends[name], hub_end):
             self.registry.attach(node_id, hub_end, time.monotonic())
             await self.nodes.came_online(node_id, "192.0.2.7", time.time())
             try:
@@ -57,6 +81,19 @@ class World:
             finally:
                 self.registry.detach(node_id, hub_end)
                 await self.nodes.went_offline(node_id, 1_000_000.0, "the test is over")
+
+    def agent(self, name: str, policy: PolicyFile) -> AbstractAsyncContextManager[str]:
+        """A node that serves forwards and listeners as agents do, while the block runs."""
+        listeners = NodeListeners(policy)
+
+        async def serve(opening: Open, stream: Stream) -> None:
+            match opening:
+                case Forward():
+                    await handle_forward(opening, stream, policy)
+                case Listen():
+                    await handle_listen(opening, stream, listeners, self.ends[name].open)
+
+        return self.connected(name, serve)
 
     @asynccontextmanager
     async def tasks(self, *, lost_after_s: float = 3600.0) -> AsyncIterator[Tasks]:
@@ -85,7 +122,14 @@ async def make_world(store: Store) -> AsyncIterator[World]:
         nodes = Nodes(store, events, audit)
         await nodes.load()
         registry = Registry(group, nodes.name_of)
-        yield World(store, group, nodes, registry, events, audit)
+        yield World(store, group, nodes, registry, events, audit, Listeners(registry))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait until it is true, 10 s at most."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0)
 
 
 async def finished(tasks: Tasks, task: Task) -> Task:

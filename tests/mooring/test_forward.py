@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from typing import cast
 
 import pytest
 import typer
 
 from mooring.cli.forward import Spec, parse
-from mooring.sdk.forwarding import join
-from protocol.aio import ResetCode, Stream, StreamReset, memory_pair
-from protocol.messages import ClientForward, ClientOpen, Open
+from mooring.sdk.forwarding import Forwarder, Link
+from protocol.aio import Handler, ResetCode, Stream, Tunnel, memory_pair
+from protocol.messages import ClientOpen, Open
 
 
 @pytest.mark.parametrize(
@@ -34,36 +35,25 @@ def test_what_is_no_forward_is_refused(text: str) -> None:
         parse(text)
 
 
-OPEN = ClientForward(node="n", host="h", port=1)
+class MemoryLink:
+    """A `Link` whose tunnel is up already."""
+
+    def __init__(self, tunnel: Tunnel) -> None:
+        self._tunnel = tunnel
+
+    async def open(self, message: ClientOpen) -> Stream:
+        return await self._tunnel.open(message)
 
 
 @asynccontextmanager
-async def joined(
-    handler: object,
-) -> AsyncIterator[
-    tuple[asyncio.StreamReader, asyncio.StreamWriter, asyncio.Future[BaseException | None]]
-]:
-    """A local connection that is joined to a stream served by `handler`."""
-    outcome: asyncio.Future[BaseException | None] = asyncio.get_running_loop().create_future()
-    async with memory_pair(accepted_handler=handler, accepted_accepts=ClientOpen) as (tunnel, _):  # type: ignore[arg-type]
-
-        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            try:
-                async with await tunnel.open(OPEN) as stream:
-                    await join(reader, writer, stream)
-                outcome.set_result(None)
-            except Exception as error:
-                outcome.set_result(error)
-            finally:
-                writer.close()
-
-        async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
-            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-            try:
-                yield reader, writer, outcome
-            finally:
-                writer.close()
-                await outcome
+async def forwarding(handler: Handler) -> AsyncIterator[tuple[tuple[str, int], list[Exception]]]:
+    """The address of a forward whose streams `handler` serves, and what failed."""
+    failures: list[Exception] = []
+    async with memory_pair(accepted_handler=handler, accepted_accepts=ClientOpen) as (tunnel, _):
+        link = cast(Link, MemoryLink(tunnel))
+        forwarder = Forwarder(link, "n", "h", 1, lambda _peer, error: failures.append(error))
+        async with forwarder.listen("127.0.0.1", 0) as bound:
+            yield bound[0], failures
 
 
 async def echo(_message: Open, stream: Stream) -> None:
@@ -73,20 +63,49 @@ async def echo(_message: Open, stream: Stream) -> None:
 
 async def test_bytes_go_both_ways_and_a_half_close_arrives() -> None:
     payload = bytes(range(256)) * 8192
-    async with joined(echo) as (reader, writer, outcome), asyncio.TaskGroup() as tasks:
+    async with forwarding(echo) as (address, failures), asyncio.TaskGroup() as tasks:
+        reader, writer = await asyncio.open_connection(*address)
         received = tasks.create_task(reader.read(-1))
         writer.write(payload)
         writer.write_eof()
         assert await received == payload
-        assert await outcome is None
+        writer.close()
+    assert failures == []
 
 
 async def test_a_refusal_ends_the_local_connection() -> None:
     async def refuse(_message: Open, stream: Stream) -> None:
         stream.reset(ResetCode.REFUSED, "the policy says no")
 
-    async with joined(refuse) as (reader, _writer, outcome):
+    async with forwarding(refuse) as (address, failures):
+        reader, writer = await asyncio.open_connection(*address)
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        writer.close()
+    assert [str(error) for error in failures] == ["the policy says no"]
+
+
+async def test_a_forward_that_ends_closes_its_connections() -> None:
+    async with forwarding(echo) as (address, failures):
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"x")
+        assert await reader.read(1) == b"x"
+    with suppress(ConnectionError):
         assert await reader.read() == b""
-        error = await outcome
-    assert isinstance(error, StreamReset)
-    assert str(error) == "the policy says no"
+    writer.close()
+    assert failures == []
+
+
+async def test_what_fails_inside_a_forward_comes_out_as_it_is() -> None:
+    forwarder = Forwarder(cast(Link, None), "n", "h", 1)
+    with pytest.raises(ZeroDivisionError):
+        async with forwarder.listen("127.0.0.1", 0):
+            raise ZeroDivisionError
+
+
+async def test_an_address_that_is_taken_is_an_error_of_the_system() -> None:
+    async with forwarding(echo) as ((_, port), _):
+        forwarder = Forwarder(cast(Link, None), "n", "h", 1)
+        with pytest.raises(OSError, match="in use"):
+            async with forwarder.listen("127.0.0.1", port):
+                pass

@@ -25,7 +25,7 @@ class Pair:
         self.hub = Session(
             Side.ACCEPTED, Hello(software="hub"), self.now, accepts=AgentOpen, limits=limits
         )
-        self.wire: list[tuple[str, bytes]] = []
+        self.wire: list[tuple[str, bytes | bytearray]] = []
         self.seen: dict[str, list[Event]] = {"agent": [], "hub": []}
         self.settle()
         self.take("agent"), self.take("hub")
@@ -70,7 +70,9 @@ def make_pair() -> Callable[..., Pair]:
     return Pair
 
 
-def violation(session: Session, message: bytes, now: float = 100.0) -> RemoteProtocolError:
+def violation(
+    session: Session, message: bytes | bytearray, now: float = 100.0
+) -> RemoteProtocolError:
     """The error that `message` is answered with."""
     with pytest.raises(RemoteProtocolError) as caught:
         session.receive(message, now)

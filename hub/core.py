@@ -24,6 +24,7 @@ from hub.live.fleet import Fleet
 from hub.metrics import MetricsStore
 from hub.nodes import Nodes
 from hub.packages import Packages
+from hub.published import Published
 from hub.registry import Registry
 from hub.shells import Shells
 from hub.store.engine import Store
@@ -62,5 +63,6 @@ class Hub:
     links: Links
     packages: Packages
     deployments: Deployments
+    published: Published
     telemetry: Telemetry = field(default_factory=Telemetry)
     readiness: Readiness = field(default_factory=Readiness)

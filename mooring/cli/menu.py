@@ -33,6 +33,8 @@ COMMANDS = {
     "ssh-config": ("ssh_config", "Reach"),
     "forwards": ("forwards", "Reach"),
     "links": ("links", "Reach"),
+    "publish": ("publish", "Reach"),
+    "published": ("published", "Reach"),
     "packages": ("packages", "Software"),
     "deploy": ("deploy", "Software"),
     "users": ("users", "Access"),

@@ -313,6 +313,38 @@ def remove_link(name: str) -> Call[None]:
     return Call("DELETE", f"{BASE}/links/{_part(name)}", type(None))
 
 
+def published() -> Listing[m.PublishedService]:
+    """List the published services."""
+    return Listing(f"{BASE}/published", m.Page[m.PublishedService])
+
+
+def published_service(name: str) -> Call[m.PublishedService]:
+    """Show one published service."""
+    return Call("GET", f"{BASE}/published/{_part(name)}", m.PublishedService)
+
+
+def publish(
+    name: str,
+    *,
+    node: str,
+    port: int,
+    host: str = "127.0.0.1",
+    scheme: str = "http",
+    verify: bool = False,
+    host_name: str | None = None,
+    keep_host: bool = False,
+) -> Call[m.PublishedService]:
+    """Show a node's HTTP service to everybody who is signed in and may forward."""
+    body: dict[str, object] = {"name": name, "node": node, "host": host, "port": port}
+    body |= {"scheme": scheme, "verify": verify, "host_name": host_name, "keep_host": keep_host}
+    return Call("POST", f"{BASE}/published", m.PublishedService, body=body)
+
+
+def withdraw(name: str) -> Call[None]:
+    """Publish a service no longer; who uses it is cut off."""
+    return Call("DELETE", f"{BASE}/published/{_part(name)}", type(None))
+
+
 # --- access ---
 
 

@@ -356,6 +356,27 @@ class Link(Model, frozen=True):
     created_at: float | None = None
 
 
+class PublishedService(Model, frozen=True):
+    """An HTTP service of a node in the browsers of who is signed in; counts since hub's start."""
+
+    name: str
+    node: str
+    port: int
+    url: str
+    """Where a browser finds it."""
+    host: str = "127.0.0.1"
+    scheme: str = "http"
+    verify: bool = False
+    host_name: str | None = None
+    keep_host: bool = False
+    created_by: str = ""
+    created_at: float | None = None
+    requests: int = 0
+    active: int = 0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+
+
 class SeriesInfo(Model, frozen=True):
     """What one column of a history is."""
 

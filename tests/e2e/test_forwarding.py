@@ -323,6 +323,23 @@ def test_a_link_joins_two_nodes_until_it_is_disabled(mesh: Mesh) -> None:
         mesh.run("links", "show", "echo", code=4)
 
 
+def test_a_service_is_published_listed_and_withdrawn(mesh: Mesh) -> None:
+    words = ("publish", "web-1", "3000", "--name", "site")
+    url = mesh.run(*words).stdout.strip()
+    assert url.startswith(mesh.env["MOORING_URL"])
+    mesh.run(*words, code=1)
+    assert [one["url"] for one in mesh.json("published", "list")] == [url]
+    assert url in mesh.run("published", "list").stdout
+    assert "web-1" in mesh.run("published", "show", "site").stdout
+    named = ("--host-name", "site.localhost", "--scheme", "https", "--verify")
+    made = mesh.json("publish", "web-1", "localhost:3000", "--name", "other", *named)
+    assert (made["host"], made["scheme"], made["verify"]) == ("localhost", "https", True)
+    assert made["url"].startswith("https://site.localhost")
+    for name in ("site", "other"):
+        mesh.run("published", "remove", name)
+    mesh.run("published", "show", "site", code=4)
+
+
 @pytest.fixture(scope="module")
 def proxy(mesh: Mesh, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of a SOCKS proxy through web-1."""

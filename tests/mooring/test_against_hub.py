@@ -121,6 +121,13 @@ class TestCommands:
             (("links", "show", "nosuch"), 4),
             (("links", "disable", "nosuch"), 4),
             (("links", "remove", "nosuch"), 4),
+            (("publish", "nosuch", "80", "--name", "site"), 4),
+            (("publish", "nosuch", "0", "--name", "site"), 2),
+            (("publish", "nosuch", "80"), 2),
+            (("publish", "nosuch", "80", "--name", "site", "--scheme", "ftp"), 2),
+            (("published", "list"), 0),
+            (("published", "show", "nosuch"), 4),
+            (("published", "remove", "nosuch"), 4),
         ],
     )
     def test_exit_codes(self, mooring: Run, words: tuple[str, ...], code: int) -> None:

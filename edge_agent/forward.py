@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from edge_agent.policy import Policy, PolicyFile, Refused
 from protocol.aio import ResetCode, Stream, StreamReset, TunnelClosed
 from protocol.aio.tcp import TcpEnd, carry
-from protocol.messages import Forward
+from protocol.messages import CONFIRMED, Forward
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -41,6 +41,8 @@ async def handle_forward(opening: Forward, stream: Stream, policy: PolicyFile) -
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
         stream.reset(ResetCode.UNREACHABLE, f"{target}: {reason}")
     else:
+        if opening.confirm:
+            stream.push(CONFIRMED)
         await carry_or_reset(connection, stream, "the target")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from litestar import Litestar, Router
 from litestar.datastructures import State
@@ -34,6 +34,7 @@ from hub.api.metrics import node_metrics
 from hub.api.nodes import NodesController
 from hub.api.packages import PackagesController
 from hub.api.problems import EXCEPTION_HANDLERS, log_socket_fault
+from hub.api.published import PublishedController, enter_published
 from hub.api.schema import openapi_config
 from hub.api.session import SessionController
 from hub.api.shells import ShellsController
@@ -44,6 +45,8 @@ from hub.api.users import UsersController
 from hub.core import Hub
 from hub.live.live import live_socket
 from hub.live.shell import shell_socket
+from hub.published import Sites
+from hub.published.asgi import App
 
 BODY_LIMIT_BYTES = 2 * 1024 * 1024
 
@@ -59,6 +62,7 @@ API: tuple[ControllerRouterHandler, ...] = (
     LinksController,
     NodesController,
     PackagesController,
+    PublishedController,
     SessionController,
     ShellsController,
     TasksController,
@@ -69,7 +73,12 @@ API: tuple[ControllerRouterHandler, ...] = (
     node_metrics,
     shell_socket,
 )
-ROOT: tuple[ControllerRouterHandler, ...] = (HealthController, InstallController)
+ROOT: tuple[ControllerRouterHandler, ...] = (HealthController, InstallController, enter_published)
+
+
+def create_site(hub: Hub) -> App:
+    """Make the application with the published services before it, as it is served."""
+    return Sites(cast("App", create_app(hub)), hub.published)
 
 
 def create_app(hub: Hub, *, static: Path = pages.STATIC) -> Litestar:

@@ -17,6 +17,7 @@ from pathlib import Path
 from certs.authority import Authority
 from hub.accounts.accounts import Accounts
 from hub.accounts.passwords import Passwords
+from hub.addresses import certificate_hosts
 from hub.artifacts import Artifacts
 from hub.audit import Audit
 from hub.config import HubConfig
@@ -34,6 +35,7 @@ from hub.live.fleet import Fleet
 from hub.metrics import MetricsStore
 from hub.nodes import Nodes
 from hub.packages import Packages
+from hub.published import Published
 from hub.registry import Registry
 from hub.shells import Shells
 from hub.store.engine import Store
@@ -95,6 +97,16 @@ def build_hub(
         links=Links(store, accounts.users, registry, nodes, listeners, forwards, events, audit),
         packages=Packages(store, artifacts, events, audit, nodes.all),
         deployments=Deployments(store, artifacts, registry, nodes, events, audit),
+        published=Published.create(
+            store,
+            nodes=nodes,
+            registry=registry,
+            accounts=accounts,
+            forwards=forwards,
+            audit=audit,
+            hub_url=config.public_urls[0],
+            own_hosts=certificate_hosts(config),
+        ),
     )
     _follow_enrolment(hub)
     nodes.on_presence.append(hub.links.node_changed)
@@ -112,6 +124,7 @@ def _follow_enrolment(hub: Hub) -> None:
     hub.enrolment.on_cut.append(cut)
     hub.enrolment.on_changed.append(hub.nodes.note_change)
     hub.enrolment.on_removed += [
+        hub.published.services.forget_node,
         hub.nodes.forget,
         hub.registry.forget,
         hub.metrics.forget,
@@ -140,6 +153,7 @@ async def load_hub(hub: Hub) -> None:
     await hub.links.load()
     await hub.shells.resume()
     await hub.packages.sweep()
+    await hub.published.services.load()
 
 
 async def run_hub(hub: Hub) -> None:
@@ -150,6 +164,7 @@ async def run_hub(hub: Hub) -> None:
         tasks.create_task(hub.deployments.run())
         tasks.create_task(hub.forwards.run())
         tasks.create_task(hub.links.run())
+        tasks.create_task(hub.published.uses.run())
         tasks.create_task(_prune(hub))
 
 

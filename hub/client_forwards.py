@@ -85,7 +85,9 @@ class ClientForwards:
         forward = await self._forward(way)
         peer = self._subject.address
         async with forward.connection(peer, host, message.port) as connection:
-            opened = Forward(host=host, port=message.port, subject=self._subject.name)
+            opened = Forward(
+                host=host, port=message.port, subject=self._subject.name, confirm=message.confirm
+            )
             try:
                 target = await self._services.registry.open(node.id, opened)
             except LocalProtocolError as error:

@@ -25,6 +25,7 @@ from hub.live.fleet import Fleet
 from hub.metrics import MetricsStore
 from hub.nodes import Nodes
 from hub.packages import Packages
+from hub.published import Published
 from hub.registry import Registry
 from hub.shells import Shells
 from hub.store.engine import Store
@@ -64,6 +65,7 @@ class Hub:
     links: Links
     packages: Packages
     deployments: Deployments
+    published: Published
     telemetry: Telemetry = field(default_factory=Telemetry)
     addresses: AddressLimits = field(default_factory=AddressLimits)
     tunnels: TunnelTotals = field(default_factory=TunnelTotals)

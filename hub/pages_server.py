@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 
 import uvicorn
-from litestar import Litestar
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+
+from hub.published.asgi import App
 
 HEAD_S = 20.0
 HEAD_BYTES = 64 * 1024
@@ -82,7 +83,7 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
-async def serve_pages(app: Litestar) -> AsyncIterator[Callable[[], asyncio.Protocol]]:
+async def serve_pages(app: App) -> AsyncIterator[Callable[[], asyncio.Protocol]]:
     """Run the application; yields the protocol factory for connections over TLS."""
     config = uvicorn.Config(
         app,

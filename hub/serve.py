@@ -16,7 +16,7 @@ import signal
 import socket
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +32,7 @@ from hub.accounts.first_start import create_admin, operator_token, write_operato
 from hub.addresses import certificate_hosts, tunnel_urls, with_urls
 from hub.agent_tunnels import AgentTunnels
 from hub.api.health import hub_version
-from hub.app import create_app
+from hub.app import create_site
 from hub.build import build_hub, load_hub, run_hub
 from hub.client_tunnels import ClientTunnels
 from hub.config import HubConfig
@@ -40,6 +40,7 @@ from hub.core import Hub
 from hub.errors import HubError
 from hub.listener import Listener, Route, bind
 from hub.pages_server import serve_pages
+from hub.store import published
 from hub.store.engine import Store
 from hub.tls import CLIENT_ALPN, Faces, make_faces, reload_on_change
 from protocol.aio.websocket import accept_websocket
@@ -94,8 +95,10 @@ async def _serve(config: HubConfig) -> None:
     with _lock(config.state_dir), _open_ports(config) as ports:
         config = with_urls(config, ports.shared[0].getsockname()[1])
         authority = Authority.open(config.state_dir / "ca", time.time())
-        mesh, pages = _certificates(config, authority)
         async with Store.open(config.store_url) as store, asyncio.TaskGroup() as tasks:
+            async with store.read() as connection:
+                published_hosts = await published.host_names(connection)
+            mesh, pages = _certificates(config, authority, published_hosts)
             tunnel_port = ports.tunnels[0].getsockname()[1] if ports.tunnels else None
             hub = build_hub(
                 config,
@@ -129,7 +132,7 @@ async def _open_for_all(
     software = f"mooring-hub/{hub_version()}"
     agents = AgentTunnels(hub, tasks, software)
     clients = ClientTunnels(hub, tasks, software, agents.budget)
-    async with serve_pages(create_app(hub)) as pages_protocol:
+    async with serve_pages(create_site(hub)) as pages_protocol:
         pages = Route(faces.pages, pages_protocol)
         tunnel = Route(
             faces.tunnel,
@@ -183,23 +186,29 @@ def _lock(state_dir: Path) -> Iterator[None]:
         yield
 
 
-def _certificates(config: HubConfig, authority: Authority) -> tuple[ServerFiles, ServerFiles]:
+def _certificates(
+    config: HubConfig, authority: Authority, published_hosts: Sequence[str]
+) -> tuple[ServerFiles, ServerFiles]:
     """The files of the mesh's and of the pages' certificate, renewed when due."""
     directory, hosts, now = config.state_dir / "tls", certificate_hosts(config), time.time()
     mesh, _ = keep_current(directory, Role.HUB, authority, hosts, now)
     if config.tls_cert is not None and config.tls_key is not None:
         return mesh, ServerFiles(config.tls_cert, config.tls_key)
-    pages, _ = keep_current(directory, Role.PAGES, authority, hosts, now)
+    pages, _ = keep_current(directory, Role.PAGES, authority, [*hosts, *published_hosts], now)
     return mesh, pages
 
 
 async def _keep_certificates(hub: Hub, faces: Faces, pages: ServerFiles) -> None:
-    """Renew our own certificates daily, and load again what changed on disk."""
+    """Renew our own certificates daily or for a new name; load again what changed on disk."""
+    services = hub.published.services
 
     async def renew() -> None:
         while True:
-            await asyncio.sleep(CERTIFICATES_EVERY_S)
-            mesh, _ = _certificates(hub.config, hub.authority)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CERTIFICATES_EVERY_S):
+                    await services.names_changed.wait()
+            services.names_changed.clear()
+            mesh, _ = _certificates(hub.config, hub.authority, services.host_names())
             for context in (faces.tunnel, faces.join):
                 context.load_cert_chain(mesh.chain, mesh.key)
 

@@ -353,7 +353,7 @@ def _view(row: ShellRow) -> ShellSession:
     )
 
 
-async def until_first(*coroutines: Coroutine[Any, Any, None]) -> None:
+async def until_first(*coroutines: Coroutine[Any, Any, object]) -> None:
     """Run until one of them has ended; the others are cancelled."""
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(coroutine) for coroutine in coroutines]

@@ -26,7 +26,7 @@ class Limits:
 
 DEFAULT_LIMITS = Limits()
 LIMITS_OF_HUB = Limits(opens_per_s=5000.0, opens_burst=1000)
-"""What an agent lets its hub do: every connection through a forward is an OPEN."""
+"""What agents and clients let their hub do: every connection through a forward is an OPEN."""
 
 
 class Guard:

@@ -30,6 +30,10 @@ Argv = Annotated[list[Annotated[str, Meta(max_length=128 * 1024)]], Meta(max_len
 Environment = dict[Name, Annotated[str, Meta(max_length=32 * 1024)]]
 
 
+CONFIRMED = b"\0"
+"""What a `forward` that wants it begins with (SPEC §6.4)."""
+
+
 class Message(msgspec.Struct, tag_field="k", frozen=True, omit_defaults=True, kw_only=True):
     """Base of everything that is encoded; `k` on the wire is the tag."""
 
@@ -111,6 +115,8 @@ class Forward(Message, tag="forward", frozen=True):
     host: Name
     port: Port
     subject: Name = ""
+    confirm: bool = False
+    """The node sends `CONFIRMED` as soon as it is connected, before any byte of the target."""
 
 
 class Listen(Message, tag="listen", frozen=True):
@@ -226,6 +232,8 @@ class ClientForward(Message, tag="client.forward", frozen=True):
     port: Port
     via: Annotated[str, Meta(pattern="^(forward|socks|ssh-proxy)$")] = "forward"
     """What the connection is part of; the hub lists connections of one kind to one place as one."""
+    confirm: bool = False
+    """As in `forward`."""
 
 
 class ClientListen(Message, tag="client.listen", frozen=True):

@@ -84,11 +84,17 @@ class Sessions:
             NotSignedIn: it is unknown, has ended, or its user is disabled.
         """
         key, now = hash_of(cookie), self._clock()
-        session = self._verified.get(key) or await self._read(key, now)
-        if session is None or session.expires_at <= now:
-            raise NotSignedIn("the session has ended; sign in again")
-        session = await self._prolong(key, session, now)
+        session = await self._prolong(key, await self._living(key, now), now)
         return replace(session, subject=replace(session.subject, address=address))
+
+    async def current(self, subject: Subject) -> BrowserSession:
+        """Return the session that the subject came with as it is now, without prolonging it.
+
+        Raises:
+            NotSignedIn: it has ended, or its user is disabled.
+        """
+        session = await self._living(subject.credential, self._clock())
+        return replace(session, subject=replace(session.subject, address=subject.address))
 
     async def end(self, subject: Subject) -> None:
         """End the session that the subject came with."""
@@ -103,6 +109,12 @@ class Sessions:
         return await self._store.write(
             lambda connection: queries.delete_expired_sessions(connection, now)
         )
+
+    async def _living(self, key: str, now: float) -> BrowserSession:
+        session = self._verified.get(key) or await self._read(key, now)
+        if session is None or session.expires_at <= now:
+            raise NotSignedIn("the session has ended; sign in again")
+        return session
 
     async def _read(self, key: str, now: float) -> BrowserSession | None:
         generation = self._verified.generation

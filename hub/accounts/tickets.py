@@ -21,8 +21,10 @@ from hub.errors import NotSignedIn, Throttled
 
 LIFE_S = 30.0
 PER_USER_LIMIT = 64
+_REFUSED = "the ticket is unknown, used or expired; ask for a new one"
 
-Purpose = Literal["live", "shell"]
+Purpose = Literal["live", "shell", "published"]
+"""`published`: to get from the hub into a published service, which `node` names."""
 
 
 class Ticket(msgspec.Struct, frozen=True):
@@ -71,14 +73,23 @@ class Tickets:
         Raises:
             NotSignedIn: it is unknown, used, expired, or another's.
         """
+        if self.claim(ticket, purpose, node).credential != subject.credential:
+            raise NotSignedIn(_REFUSED)
+
+    def claim(self, ticket: str, purpose: Purpose, node: str | None = None) -> Subject:
+        """Use a ticket up and return whose it was, for a caller with no other credential.
+
+        Raises:
+            NotSignedIn: it is unknown, used, expired, or for something else.
+        """
         held = self._issued.pop(ticket, None)
         if (
             held is None
             or held.expires_at <= self._clock()
-            or held.subject.credential != subject.credential
             or (held.purpose, held.node) != (purpose, node)
         ):
-            raise NotSignedIn("the ticket is unknown, used or expired; ask for a new one")
+            raise NotSignedIn(_REFUSED)
+        return held.subject
 
     def drop(self, ended: Ended) -> None:
         """Forget the tickets of a credential that ended."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from litestar import Controller, post
 from msgspec import Meta
 
-from hub.accounts.tickets import Purpose, Ticket
+from hub.accounts.tickets import Ticket
 from hub.api.guards import requires
 from hub.authz import Subject, Verb, authorize
 from hub.core import Hub
@@ -18,7 +18,7 @@ from hub.errors import BadRequest
 class TicketRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the ticket is for; `node` as the socket's first frame will name it."""
 
-    purpose: Purpose
+    purpose: Literal["live", "shell"]
     node: Annotated[str, Meta(min_length=1, max_length=256)] | None = None
 
 

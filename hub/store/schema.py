@@ -264,6 +264,22 @@ shell_sessions = Table(
     Column("reason", Text, nullable=False, default=""),
 )
 
+published_services = Table(
+    "published_services",
+    metadata,
+    Column("name", String(63), primary_key=True),
+    Column("node_id", ForeignKey("nodes.id", ondelete="CASCADE"), nullable=False, index=True),
+    Column("host", String(255), nullable=False),  # as the node reaches it
+    Column("port", Integer, nullable=False),
+    Column("scheme", String(8), nullable=False),
+    Column("verify", Boolean, nullable=False),  # the certificate, with https
+    Column("host_name", String(253), unique=True),  # None: below the hub's own address
+    Column("keep_host", Boolean, nullable=False),
+    Column("created_by", String(64), nullable=False),
+    Column("created_at", Float, nullable=False),
+    CheckConstraint(_one_of("scheme", ("http", "https")), name="scheme"),
+)
+
 links = Table(
     "links",
     metadata,

@@ -9,8 +9,9 @@ from typing import Annotated, TypeAlias, assert_never
 
 import typer
 
-from mooring.cli.failures import FAILED, NOT_ALLOWED, NOT_FOUND, UNREACHABLE, CommandError
+from mooring.cli.failures import FAILED
 from mooring.cli.output import note, show_warnings
+from mooring.cli.refusals import connection_ended, refusal
 from mooring.cli.terminal import Escape, keys, on_resize, raw_terminal, terminal_size
 from mooring.sdk.async_client import AsyncClient
 from protocol.aio import Channel, ProtocolError, ResetCode, StreamReset, TunnelClosed
@@ -70,8 +71,7 @@ async def _session(message: ClientShell) -> Exited | None:
             return None
         raise refusal(message.node, error) from error
     except ProtocolError as error:
-        advice = "run it again; the hub may have been restarted"
-        raise CommandError(f"the connection ended: {error}", advice, UNREACHABLE) from error
+        raise connection_ended(error) from error
 
 
 async def _converse(pty: Pty) -> Exited:
@@ -142,18 +142,3 @@ def _report(node: str, ended: Exited | None) -> int:
     if ended.exit_code is not None:
         return ended.exit_code
     return FAILED if ended.signal is None else 128 + ended.signal
-
-
-def refusal(node: str, error: StreamReset) -> CommandError:
-    """Say why a node or the hub ended a stream that was ours."""
-    match error.code:
-        case ResetCode.NOT_FOUND:
-            return CommandError(str(error), "mooring nodes lists the nodes", NOT_FOUND)
-        case ResetCode.REFUSED:
-            advice = "your role, or the node's own policy.json, has to allow it"
-            return CommandError(str(error), advice, NOT_ALLOWED)
-        case ResetCode.UNREACHABLE:
-            advice = "mooring nodes shows since when; try again when it is back"
-            return CommandError(str(error), advice, FAILED)
-        case _:
-            return CommandError(f"{node}: {error}", "mooring nodes show NODE says more", FAILED)

@@ -15,6 +15,8 @@ import tty
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
 
+from mooring.cli.descriptors import readable
+
 READ_BYTES = 16 * 1024
 
 
@@ -51,17 +53,8 @@ def on_resize(act: Callable[[], None]) -> Iterator[None]:
 
 async def keys(descriptor: int) -> AsyncIterator[bytes]:
     """Yield what is typed or piped in, until its end."""
-    loop = asyncio.get_running_loop()
     while True:
-        readable: asyncio.Future[None] = loop.create_future()
-        try:
-            loop.add_reader(descriptor, _wake, readable)
-        except OSError:  # epoll takes no plain files; they never block
-            readable.set_result(None)
-        try:
-            await readable
-        finally:
-            loop.remove_reader(descriptor)
+        await readable(descriptor)
         try:
             data = os.read(descriptor, READ_BYTES)
         except OSError:  # the terminal went away
@@ -69,11 +62,6 @@ async def keys(descriptor: int) -> AsyncIterator[bytes]:
         if not data:
             return
         yield data
-
-
-def _wake(readable: asyncio.Future[None]) -> None:
-    if not readable.done():
-        readable.set_result(None)
 
 
 class Escape:

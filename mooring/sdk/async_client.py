@@ -19,9 +19,11 @@ from mooring.sdk.calls import BASE, Call, Listing, Stream
 from mooring.sdk.errors import HubNotTrusted, HubUnreachable, NotSignedIn, error_of
 from mooring.sdk.identity import HTTP_ALPN, TUNNEL_ALPN, Identity
 from mooring.sdk.models import Event
-from protocol.aio import GoAwayCode, Tunnel, TunnelClosed
+from protocol.aio import GoAwayCode, Handler, Tunnel, TunnelClosed
 from protocol.aio.websocket import ConnectRefused, connect_websocket
 from protocol.frames import Hello
+from protocol.guard import LIMITS_OF_HUB
+from protocol.messages import HubOpenAtClient
 from protocol.session import Side
 
 T = TypeVar("T")
@@ -129,13 +131,17 @@ class AsyncClient:
             return exchange.answer_of(call, await self._http.send(request))
 
     @asynccontextmanager
-    async def tunnel(self) -> AsyncIterator[Tunnel]:
-        """Hold a tunnel to the hub; open `ClientForward` and `ClientShell` streams on it.
+    async def tunnel(self, arrived: Handler | None = None) -> AsyncIterator[Tunnel]:
+        """Hold a tunnel to the hub; open the streams of `protocol.messages.ClientOpen` on it.
+
+        Args:
+            arrived: serves the `ClientArrival` streams that the hub opens for `ClientListen` ones;
+                without it the hub may open none.
 
         Raises:
             MooringError: the hub can't be reached or refuses.
         """
-        tunnel = self._new_tunnel()
+        tunnel = self._new_tunnel(arrived)
         async with _running(tunnel):
             await self._dial(tunnel)
             try:
@@ -157,9 +163,16 @@ class AsyncClient:
             await fresh.close()
             await tunnel.close()
 
-    def _new_tunnel(self) -> Tunnel:
-        hello = Hello(software="mooring", max_streams=0)
-        return Tunnel(Side.DIALLED, hello, name=self.identity.url, resume=b"")
+    def _new_tunnel(self, arrived: Handler | None = None) -> Tunnel:
+        return Tunnel(
+            Side.DIALLED,
+            Hello(software="mooring", max_streams=LIMITS_OF_HUB.max_streams if arrived else 0),
+            arrived,
+            accepts=HubOpenAtClient if arrived else None,
+            limits=LIMITS_OF_HUB,
+            name=self.identity.url,
+            resume=b"",
+        )
 
     async def _dial(self, tunnel: Tunnel, previous: Tunnel | None = None) -> Tunnel:
         who = self.identity

@@ -256,8 +256,93 @@ def kill_session(session_id: str) -> Call[None]:
 
 
 def forwards() -> Listing[m.OpenForward]:
-    """List the connections that are being forwarded."""
+    """List what is being forwarded."""
     return Listing(f"{BASE}/forwards", m.Page[m.OpenForward])
+
+
+def forward(forward_id: str) -> Call[m.OpenForward]:
+    """Show one forward."""
+    return Call("GET", f"{BASE}/forwards/{_part(forward_id)}", m.OpenForward)
+
+
+def close_forward(forward_id: str) -> Call[None]:
+    """End a forward and all its connections."""
+    return Call("DELETE", f"{BASE}/forwards/{_part(forward_id)}", type(None))
+
+
+def links() -> Listing[m.Link]:
+    """List the links between nodes."""
+    return Listing(f"{BASE}/links", m.Page[m.Link])
+
+
+def link(name: str) -> Call[m.Link]:
+    """Show one link."""
+    return Call("GET", f"{BASE}/links/{_part(name)}", m.Link)
+
+
+def create_link(
+    name: str,
+    *,
+    from_node: str,
+    port: int,
+    to_node: str,
+    to_port: int,
+    bind: str = "127.0.0.1",
+    host: str = "127.0.0.1",
+) -> Call[m.Link]:
+    """Listen on `bind`:`port` of one node and come out at `host`:`to_port` of the other."""
+    body = {
+        "name": name,
+        "from_node": from_node,
+        "bind": bind,
+        "port": port,
+        "to_node": to_node,
+        "host": host,
+        "to_port": to_port,
+    }
+    return Call("POST", f"{BASE}/links", m.Link, body=body)
+
+
+def change_link(name: str, *, enabled: bool) -> Call[m.Link]:
+    """Open a link's port, or close it."""
+    return Call("PATCH", f"{BASE}/links/{_part(name)}", m.Link, body={"enabled": enabled})
+
+
+def remove_link(name: str) -> Call[None]:
+    """Close a link and forget it."""
+    return Call("DELETE", f"{BASE}/links/{_part(name)}", type(None))
+
+
+def published() -> Listing[m.PublishedService]:
+    """List the published services."""
+    return Listing(f"{BASE}/published", m.Page[m.PublishedService])
+
+
+def published_service(name: str) -> Call[m.PublishedService]:
+    """Show one published service."""
+    return Call("GET", f"{BASE}/published/{_part(name)}", m.PublishedService)
+
+
+def publish(
+    name: str,
+    *,
+    node: str,
+    port: int,
+    host: str = "127.0.0.1",
+    scheme: str = "http",
+    verify: bool = False,
+    host_name: str | None = None,
+    keep_host: bool = False,
+) -> Call[m.PublishedService]:
+    """Show a node's HTTP service to everybody who is signed in and may forward."""
+    body: dict[str, object] = {"name": name, "node": node, "host": host, "port": port}
+    body |= {"scheme": scheme, "verify": verify, "host_name": host_name, "keep_host": keep_host}
+    return Call("POST", f"{BASE}/published", m.PublishedService, body=body)
+
+
+def withdraw(name: str) -> Call[None]:
+    """Publish a service no longer; who uses it is cut off."""
+    return Call("DELETE", f"{BASE}/published/{_part(name)}", type(None))
 
 
 # --- access ---

@@ -1,33 +1,33 @@
 """Local ports whose connections come out on a node: one `ClientForward` stream each.
 
 `Link` keeps a tunnel to the hub up, with full jitter between attempts (up to 30 s); `Forwarder`
-serves the connections of listeners; `protocol.aio.tcp` carries their bytes.
+serves the connections of a port here; `protocol.aio.tcp` carries their bytes. Beside it,
+`mooring.sdk.reverse` opens ports on the node, `mooring.sdk.socks` is a proxy.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from typing import NoReturn
 
+from mooring.sdk.accepting import accepting
 from mooring.sdk.async_client import AsyncClient, refused
 from mooring.sdk.errors import HubUnreachable, Unavailable
-from protocol.aio import ProtocolError, Stream, Tunnel
+from protocol.aio import Handler, ProtocolError, ResetCode, Stream, Tunnel
 from protocol.aio.tcp import TcpEnd, carry
-from protocol.messages import ClientForward, ClientOpen
+from protocol.messages import ClientArrival, ClientForward, ClientOpen, Open
 
 logger = logging.getLogger(__name__)
 
 FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 STABLE_AFTER_S = 60.0
 OPEN_TIMEOUT_S = 20.0
-MAX_CONNECTIONS = 200  # below the hub's limit of streams per tunnel
 
 
 class Waits:
@@ -57,6 +57,7 @@ class Link:
         self._hub = hub
         self._tunnel: Tunnel | None = None
         self._up = asyncio.Event()
+        self._arrivals: dict[str, Handler] = {}
 
     async def run(self) -> NoReturn:
         """Keep the tunnel up until cancelled.
@@ -76,7 +77,7 @@ class Link:
             await waits.wait()
 
     async def _one_life(self, waits: Waits) -> None:
-        async with self._hub.tunnel() as tunnel:
+        async with self._hub.tunnel(self._arrived) as tunnel:
             self._tunnel = tunnel
             self._up.set()
             try:
@@ -116,6 +117,22 @@ class Link:
         assert self._tunnel is not None, "the event is set while it is there"
         return await self._tunnel.open(message)
 
+    @contextmanager
+    def arrivals(self, listener: str, serve: Handler) -> Iterator[None]:
+        """Serve the connections of a `ClientListen` of this name while the block runs."""
+        self._arrivals[listener] = serve
+        try:
+            yield
+        finally:
+            del self._arrivals[listener]
+
+    async def _arrived(self, opened: Open, stream: Stream) -> None:
+        serve = self._arrivals.get(opened.listener) if isinstance(opened, ClientArrival) else None
+        if serve is None:
+            stream.reset(ResetCode.NOT_FOUND, "nothing listens here by that name")
+        else:
+            await serve(opened, stream)
+
 
 @dataclass(frozen=True, slots=True)
 class Forwarder:
@@ -128,43 +145,13 @@ class Forwarder:
     failed: Callable[[str, Exception], None] = lambda peer, error: None
     """Called with the peer's address when a connection could not be joined."""
 
-    @asynccontextmanager
-    async def listen(self, bind: str, port: int) -> AsyncIterator[list[tuple[str, int]]]:
-        """Accept connections while the block runs; yields the addresses that are listened on.
+    def listen(self, bind: str, port: int) -> AbstractAsyncContextManager[list[tuple[str, int]]]:
+        """Accept connections while the block runs; see `accepting`.
 
         Raises:
             OSError: the address can't be had.
         """
-        slots = asyncio.Semaphore(MAX_CONNECTIONS)
-        loop = asyncio.get_running_loop()
-
-        async def serve(end: TcpEnd) -> None:
-            async with slots:
-                await self._serve(end)
-
-        failure: Exception | None = None  # raised as it is, not in the group's wrapping
-        async with asyncio.TaskGroup() as tasks:
-            serving = set[asyncio.Task[None]]()
-
-            def accepted(end: TcpEnd) -> None:
-                if not server.is_serving():
-                    end.abort()
-                    return
-                task = tasks.create_task(serve(end))
-                serving.add(task)
-                task.add_done_callback(serving.discard)
-
-            try:
-                server = await loop.create_server(lambda: TcpEnd(accepted), bind, port, backlog=128)
-                with contextlib.closing(server):
-                    yield [sock.getsockname()[:2] for sock in server.sockets]
-            except Exception as error:
-                failure = error
-            finally:
-                for task in serving:
-                    task.cancel()
-        if failure is not None:
-            raise failure
+        return accepting(bind, port, TcpEnd, self._serve)
 
     async def _serve(self, end: TcpEnd) -> None:
         try:
@@ -172,8 +159,7 @@ class Forwarder:
             async with await self.link.open(message) as stream:
                 await carry(end, stream)
         except (ProtocolError, TimeoutError) as error:
+            end.abort()
             self.failed(end.peer, error)
         except OSError as error:
             logger.debug("a local connection ended: %s", error)
-        finally:
-            end.abort()

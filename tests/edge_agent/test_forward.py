@@ -13,7 +13,7 @@ import edge_agent.forward
 from edge_agent.forward import handle_forward
 from edge_agent.policy import Policy, PolicyFile
 from protocol.aio import ResetCode, Stream, StreamReset, Tunnel
-from protocol.messages import Forward
+from protocol.messages import CONFIRMED, Forward
 from tests.edge_agent.conftest import hub_end, write_policy
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -71,6 +71,17 @@ async def test_bytes_go_both_ways(hub: Tunnel, host: str) -> None:
         assert await stream.read() == b"ping"
         stream.finish()
         assert await read_all(stream) == b""
+
+
+async def test_a_connection_is_confirmed_before_a_byte_of_the_target_where_that_is_wanted(
+    hub: Tunnel,
+) -> None:
+    async with target(echo) as port:
+        stream = await hub.open(Forward(host="127.0.0.1", port=port, confirm=True))
+        assert await stream.read() == CONFIRMED
+        await stream.write(b"hello")
+        stream.finish()
+        assert await read_all(stream) == b"hello"
 
 
 async def test_a_half_closed_connection_still_answers(hub: Tunnel) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from litestar import Litestar, Request, get, post
@@ -33,7 +33,7 @@ def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def connected() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    app = Litestar([hello, size], openapi_config=None, logging_config=None)
+    app = cast("Any", Litestar([hello, size], openapi_config=None, logging_config=None))
     async with serve_pages(app) as protocol:
         server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())

@@ -5,7 +5,7 @@ import { showCommand, splitCommand } from '@/lib/command'
 import { formatAgo, formatBytes, formatDuration, formatMetric, formatPercent } from '@/lib/format'
 import { parseLabels, showLabels } from '@/lib/labels'
 import { rank } from '@/lib/rank'
-import { returnPath } from '@/lib/return-path'
+import { isPublished, returnPath } from '@/lib/return-path'
 import { sparkPath } from '@/lib/spark'
 import { filterToTarget } from '@/lib/target'
 import { fileParts, isArchive } from '@/packages/file-name'
@@ -100,6 +100,11 @@ describe('the way back after signing in', () => {
     for (const bad of ['//evil.example', '/\\evil', 'https://evil', '/sign-in', undefined]) {
       expect(returnPath(bad)).toBe('/nodes')
     }
+  })
+
+  it("are the hub's to answer where a service is published", () => {
+    expect(isPublished('/published/app/')).toBe(true)
+    expect(isPublished('/publishedness')).toBe(false)
   })
 })
 

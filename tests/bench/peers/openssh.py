@@ -30,6 +30,7 @@ UsePAM no
 UseDNS no
 MaxStartups 200:30:300
 MaxSessions 200
+Subsystem sftp internal-sftp
 SetEnv HOME={directory}/home
 """
 CLIENT = """\

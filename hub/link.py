@@ -175,11 +175,14 @@ class Link:
             listening as listener,
             services.forwards.declare(subject, way, instead=instead) as self._forward,
         ):
-            self._trouble = None
+            self._trouble, why = None, ""
             try:
                 await self._stand(listener)
+            except (HubError, StreamReset) as error:
+                why = str(error)
+                raise
             finally:
-                self._forward.end_connections(self._ended or "the link is down")
+                self._forward.end_connections(why or self._ended or "the hub is stopping")
 
     async def _stand(self, listener: Listener) -> None:
         """Stay until the link is disabled or deleted.

@@ -156,13 +156,23 @@ class Mesh:
 
     def get(self, path: str) -> Any:
         """What the API answers to a GET."""
+        return self.call("GET", path)
+
+    def call(self, method: str, path: str, body: object = None) -> Any:
+        """What the API answers, None when that is nothing."""
         context = ssl.create_default_context(cafile=self.env["MOORING_CA"])
         call = urllib.request.Request(
             self.env["MOORING_URL"] + path,
-            headers={"Authorization": f"Bearer {self.env['MOORING_TOKEN']}"},
+            None if body is None else json.dumps(body).encode(),
+            {
+                "Authorization": f"Bearer {self.env['MOORING_TOKEN']}",
+                "Content-Type": "application/json",
+            },
+            method=method,
         )
         with urllib.request.urlopen(call, context=context, timeout=20) as answer:
-            return json.loads(answer.read())
+            content = answer.read()
+        return json.loads(content) if content else None
 
     # --- nodes ---
 

@@ -291,6 +291,17 @@ async def test_an_idle_connection_is_reset_and_one_in_use_is_not(store: Store) -
     assert (reset.code, reset.reason) == (ResetCode.TIMEOUT, "idle for 60 minutes")
 
 
+async def test_the_sweeper_looks_by_itself(store: Store) -> None:
+    forwards = forwards_of(store, Limits(idle_s=0.0, sweep_s=0.01))
+    async with forwards.declare(OPERATOR, WAY) as forward, forward.connection("a") as connection:
+        ended: asyncio.Future[StreamReset] = asyncio.get_running_loop().create_future()
+        connection.end_by(ended.set_result)
+        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(forwards.run())
+            assert (await ended).code is ResetCode.TIMEOUT
+            running.cancel()
+
+
 async def test_a_half_closed_connection_without_a_byte_is_reset_soon(store: Store) -> None:
     forwards = forwards_of(store, Limits(idle_s=3600, half_closed_s=60))
     async with forwards.declare(OPERATOR, WAY) as forward:

@@ -59,8 +59,10 @@ class Doors:
             NotSignedIn: the session has just ended.
             BadRequest: it is a program with a token, or the target is no path.
         """
-        if subject.via != "session" or not is_local_target(target):
+        if subject.via != "session":
             raise BadRequest("published services are for browsers; programs use `mooring forward`")
+        if not is_local_target(target):
+            raise BadRequest("the address is not one of a page; begin at the service's first page")
         try:
             authorize(subject, Verb.FORWARD, self.services.node_of(service).name)
         except Forbidden:

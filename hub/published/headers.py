@@ -72,7 +72,8 @@ def to_service(headers: Iterable[tuple[bytes, bytes]], place: Place) -> Headers:
     prefixes = _OURS + (_NEVER_IN_PATH_MODE if place.prefix else ())
     passed = [(b"host", place.service_host.encode())]
     for name, value in given:
-        if name in dropped or name.startswith(prefixes):
+        meant = name.replace(b"_", b"-")  # many services take both for the same name
+        if meant in dropped or meant.startswith(prefixes):
             continue
         if name == b"authorization" and value.lower().startswith(_TOKEN_PREFIX):
             continue
@@ -142,7 +143,7 @@ def _named_by_connection(headers: Headers) -> frozenset[bytes]:
         for name, value in headers
         if name == b"connection"
         for token in value.split(b",")
-    )
+    ) - {b"content-length"}
 
 
 def _cookies(values: Iterable[bytes]) -> Headers:

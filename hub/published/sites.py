@@ -79,6 +79,7 @@ class Sites:
         """Turn a ticket of the hub into a cookie of this host."""
         query = parse_qs(call.scope["query_string"].decode("latin-1"))
         ticket, to = (query.get(key, [""])[0] for key in ("ticket", "to"))
+        call.hide_target(ENTER)
         to = to if is_local_target(to) else "/"
         doors = self.published.doors
         try:

@@ -15,7 +15,8 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 from certs.servers import Role as CertificateOf
 from certs.servers import keep_current
 from hub.core import Hub
-from hub.published import sockets, uses
+from hub.errors import Conflict
+from hub.published import services, sockets, uses
 from hub.published.asgi import Message, Receive, Scope, Send
 from tests.hub.publishing import (
     HUB,
@@ -256,6 +257,55 @@ async def test_what_keeps_a_service_from_answering_is_said(
     )  # fmt: skip
     assert said["forbidden"][0] == 502 and "web-1 refused" in said["forbidden"][1]
     assert said["offline"][0] == 503 and "web-1, which serves this, is not" in said["offline"][1]
+
+
+HEADS = {
+    "page": "GET {0} HTTP/1.1\r\nHost: {1}\r\n\r\n",
+    "upload": "POST {0} HTTP/1.1\r\nHost: {1}\r\nContent-Length: {2}\r\n\r\n",
+    "socket": "GET {0} HTTP/1.1\r\nHost: {1}\r\nOrigin: null\r\nConnection: Upgrade\r\n"
+    "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("limit", "scheme", "kind"),
+    [
+        ("connect.HANDSHAKE_S", "https", "page"),
+        ("connect.WRITE_S", "http", "upload"),
+        ("sockets.HANDSHAKE_S", "http", "socket"),
+    ],
+)
+async def test_a_service_that_stalls_is_given_up(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, limit: str, scheme: str, kind: str
+) -> None:
+    given_up = asyncio.Event()
+
+    async def stall(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await given_up.wait()
+        writer.transport.abort()
+
+    monkeypatch.setattr(f"hub.published.{limit}", 0.2)
+    async with listening(stall) as port, asyncio.timeout(20):
+        await stage.publish(port, scheme=scheme)
+        head, body = HEADS[kind], bytes(32 * 1024 * 1024 if kind == "upload" else 0)
+        head = head.format(await stage.way_in(), HUB, len(body))
+        reader, writer = await asyncio.open_connection("127.0.0.1", stage.port)
+        writer.write(head.encode() + body)
+        answer = await reader.readline()
+        writer.transport.abort()
+        given_up.set()
+    assert answer.startswith(b"HTTP/1.1 504")
+
+
+@pytest.mark.parametrize("limit", ["LIMIT", "HOST_NAMES_LIMIT"])
+async def test_so_many_services_are_published(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    monkeypatch.setattr(services, limit, 1)
+    await stage.publish(80, host_name=SITE)
+    with pytest.raises(Conflict, match="remove one first"):
+        await stage.publish(81, "other", host_name="other.test")
 
 
 @pytest.mark.parametrize(("verify", "status"), [(False, 200), (True, 502)])

@@ -28,7 +28,8 @@ def shown(place: Place, *headers: tuple[str, str]) -> list[tuple[str, str]]:
 @both_modes
 def test_the_service_is_told_who_asks_and_cannot_be_lied_to(place: Place) -> None:
     lies = ["X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto", "X-Forwarded-Prefix",
-            "X-Forwarded-User", "X-Mooring-User", "X-Real-IP", "Forwarded", "Host"]  # fmt: skip
+            "X-Forwarded-User", "X-Mooring-User", "X_Mooring_User", "X_Forwarded-For",
+            "X-Real-IP", "Forwarded", "Host"]  # fmt: skip
     passed = sent(place, *((name, "lie") for name in lies))
     assert "lie" not in [value for _, value in passed]
     told = dict(passed)
@@ -46,6 +47,13 @@ def test_hop_by_hop_headers_pass_neither_way(place: Place) -> None:
                ("Expect", "1")]  # fmt: skip
     assert set(dict(sent(place, *headers))) == set(dict(sent(place)))
     assert shown(place, *headers) == shown(place)
+
+
+@both_modes
+def test_a_length_is_no_hop_by_hop_header_whoever_says_so(place: Place) -> None:
+    headers = [("Connection", "content-length"), ("Content-Length", "5")]
+    assert dict(sent(place, *headers))["content-length"] == "5"
+    assert dict(shown(place, *headers))["content-length"] == "5"
 
 
 def test_the_hubs_credentials_never_reach_a_service() -> None:

@@ -6,6 +6,7 @@ The same calls as `Client`, with `await` and `async for`; one instance serves ma
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, asynccontextmanager, contextmanager
@@ -16,15 +17,25 @@ import httpx
 
 from mooring.sdk import exchange, identity
 from mooring.sdk.calls import BASE, Call, Listing, Stream
-from mooring.sdk.errors import HubNotTrusted, HubUnreachable, NotSignedIn, error_of
+from mooring.sdk.errors import (
+    HubNotTrusted,
+    HubUnreachable,
+    MooringError,
+    NotSignedIn,
+    Unavailable,
+    error_of,
+)
 from mooring.sdk.identity import HTTP_ALPN, TUNNEL_ALPN, Identity
 from mooring.sdk.models import Event
+from mooring.sdk.waits import Waits
 from protocol.aio import GoAwayCode, Handler, Tunnel, TunnelClosed
 from protocol.aio.websocket import ConnectRefused, connect_websocket
 from protocol.frames import Hello
 from protocol.guard import LIMITS_OF_HUB
 from protocol.messages import HubOpenAtClient
 from protocol.session import Side
+
+logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -134,6 +145,9 @@ class AsyncClient:
     async def tunnel(self, arrived: Handler | None = None) -> AsyncIterator[Tunnel]:
         """Hold a tunnel to the hub; open the streams of `protocol.messages.ClientOpen` on it.
 
+        When its connection is lost, another one is dialled and the streams go on; after a minute
+        without, or when the hub has forgotten it, the tunnel is closed.
+
         Args:
             arrived: serves the `ClientArrival` streams that the hub opens for `ClientListen` ones;
                 without it the hub may open none.
@@ -142,26 +156,36 @@ class AsyncClient:
             MooringError: the hub can't be reached or refuses.
         """
         tunnel = self._new_tunnel(arrived)
-        async with _running(tunnel):
+        async with _running(tunnel) as tasks:
             await self._dial(tunnel)
+            keeping = tasks.create_task(self._keep_connected(tunnel))
             try:
                 yield tunnel
             except TunnelClosed as error:
                 raise (refused(tunnel) or error) from error
+            finally:
+                keeping.cancel()
 
-    async def reconnect(self, tunnel: Tunnel) -> None:
-        """Give a tunnel that lost its connection another one; its streams go on.
+    async def _keep_connected(self, tunnel: Tunnel) -> None:
+        waits = Waits()
+        while not tunnel.closed:
+            waits.connected()
+            await tunnel.disconnected()
+            while not (tunnel.is_connected or tunnel.closed):
+                await waits.wait()
+                try:
+                    await self._reconnect(tunnel)
+                except (HubUnreachable, Unavailable) as error:
+                    logger.info("%s", error)
+                except MooringError as error:
+                    tunnel.abort(str(error))
 
-        The tunnel is closed when the hub has forgotten it.
-
-        Raises:
-            MooringError: the hub can't be reached or refuses; the tunnel waits on.
-        """
+    async def _reconnect(self, tunnel: Tunnel) -> None:
+        """One attempt; the tunnel is closed when the hub has forgotten it."""
         fresh = self._new_tunnel()
-        attached = await self._dial(fresh, tunnel)
-        if attached is fresh:
+        if await self._dial(fresh, tunnel) is fresh:
             await fresh.close()
-            await tunnel.close()
+            tunnel.abort("the hub has forgotten this tunnel: it was restarted, or it took too long")
 
     def _new_tunnel(self, arrived: Handler | None = None) -> Tunnel:
         return Tunnel(
@@ -223,13 +247,13 @@ def refused(tunnel: Tunnel) -> NotSignedIn | None:
 
 
 @asynccontextmanager
-async def _running(tunnel: Tunnel) -> AsyncIterator[None]:
+async def _running(tunnel: Tunnel) -> AsyncIterator[asyncio.TaskGroup]:
     """Run a tunnel while the body runs; what the body raises comes out as it is, in no group."""
     failure: BaseException | None = None
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(tunnel.run())
         try:
-            yield
+            yield tasks
         except BaseException as error:  # raised again below, outside the group
             failure = error
         finally:

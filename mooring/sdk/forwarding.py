@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
@@ -19,39 +17,18 @@ from typing import NoReturn
 from mooring.sdk.accepting import accepting
 from mooring.sdk.async_client import AsyncClient, refused
 from mooring.sdk.errors import HubUnreachable, Unavailable
+from mooring.sdk.waits import Waits
 from protocol.aio import Handler, ProtocolError, ResetCode, Stream, Tunnel
 from protocol.aio.tcp import TcpEnd, carry
 from protocol.messages import ClientArrival, ClientForward, ClientOpen, Open
 
 logger = logging.getLogger(__name__)
 
-FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
-STABLE_AFTER_S = 60.0
 OPEN_TIMEOUT_S = 20.0
 
 
-class Waits:
-    """Full jitter between attempts, short again after a connection that was stable."""
-
-    def __init__(self) -> None:
-        self._longest_s = FIRST_WAIT_S
-        self._connected_at: float | None = None
-
-    def connected(self) -> None:
-        """An attempt worked."""
-        self._connected_at = time.monotonic()
-
-    async def wait(self) -> None:
-        """Wait before the next attempt."""
-        at, self._connected_at = self._connected_at, None
-        if at is not None and time.monotonic() - at > STABLE_AFTER_S:
-            self._longest_s = FIRST_WAIT_S
-        await asyncio.sleep(random.uniform(0, self._longest_s))  # noqa: S311  # full jitter
-        self._longest_s = min(2 * self._longest_s, LONGEST_WAIT_S)
-
-
 class Link:
-    """A tunnel to the hub that comes back when it is cut, with its streams when that is soon."""
+    """A tunnel to the hub that is there again when it ended."""
 
     def __init__(self, hub: AsyncClient) -> None:
         self._hub = hub
@@ -80,26 +57,15 @@ class Link:
         async with self._hub.tunnel(self._arrived) as tunnel:
             self._tunnel = tunnel
             self._up.set()
+            waits.connected()
             try:
-                while not tunnel.closed:
-                    waits.connected()
-                    reason = await tunnel.disconnected()
-                    await self._resume(tunnel, waits)
+                reason = await tunnel.wait_closed()
             finally:
                 self._up.clear()
                 self._tunnel = None
             if (error := refused(tunnel)) is not None:
                 raise error
         logger.warning("the tunnel to %s ended: %s", self._hub.identity.url, reason)
-
-    async def _resume(self, tunnel: Tunnel, waits: Waits) -> None:
-        """Dial until the tunnel is connected again, or closed because it took too long."""
-        while not tunnel.closed and not tunnel.is_connected:
-            await waits.wait()
-            try:
-                await self._hub.reconnect(tunnel)
-            except (HubUnreachable, Unavailable) as error:
-                logger.info("%s", error)
 
     async def up(self) -> None:
         """Wait until the tunnel is there."""

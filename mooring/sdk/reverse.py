@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import NoReturn
 
 from mooring.sdk.accepting import MAX_CONNECTIONS
-from mooring.sdk.forwarding import FIRST_WAIT_S, LONGEST_WAIT_S, Link
+from mooring.sdk.forwarding import Link
+from mooring.sdk.waits import Waits
 from protocol.aio import Channel, ProtocolError, ResetCode, Stream, StreamReset
 from protocol.aio.tcp import TcpEnd, carry
 from protocol.messages import ClientArrival, ClientListen, Listening, Message, Open
@@ -55,11 +55,12 @@ class Reverse:
         Raises:
             StreamReset: it can't be opened the first time, or was given up.
         """
-        name, wait_s, was_open = secrets.token_hex(8), FIRST_WAIT_S, False
+        name, waits, was_open = secrets.token_hex(8), Waits(), False
 
         def now_open(real: int) -> None:
-            nonlocal port, wait_s, was_open
-            port, wait_s, was_open = real, FIRST_WAIT_S, True
+            nonlocal port, was_open
+            port, was_open = real, True
+            waits.connected()
             opened(real)
 
         with self.link.arrivals(name, self._serve):
@@ -73,8 +74,7 @@ class Reverse:
                 except (ProtocolError, TimeoutError) as error:
                     reason = str(error) or "no tunnel yet"
                 logger.warning("%s:%d is closed: %s", self.node, port, reason)
-                wait_s = min(2 * wait_s, LONGEST_WAIT_S)
-                await asyncio.sleep(random.uniform(0, wait_s))  # noqa: S311  # full jitter
+                await waits.wait()
 
     async def _one_life(
         self, name: str, bind: str, port: int, opened: Callable[[int], None]

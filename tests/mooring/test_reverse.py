@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from mooring.sdk import reverse
+from mooring.sdk import reverse, waits
 from mooring.sdk.reverse import Reverse
 from protocol.aio import Channel, ResetCode, Stream, StreamReset, Tunnel
 from protocol.messages import ClientArrival, ClientListen, Listening, Message, Open
@@ -17,8 +17,8 @@ from tests.mooring.memory import memory_link
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody waits long between attempts."""
-    monkeypatch.setattr(reverse, "FIRST_WAIT_S", 0.001)
-    monkeypatch.setattr(reverse, "LONGEST_WAIT_S", 0.002)
+    monkeypatch.setattr(waits, "FIRST_WAIT_S", 0.001)
+    monkeypatch.setattr(waits, "LONGEST_WAIT_S", 0.002)
 
 
 @dataclass

@@ -22,6 +22,7 @@ from protocol.frames import HEADER_BYTES, Blank, Bytes, Payload
 
 SOCKET_HIGH = 128 * 1024  # bytes that wait for the socket; above, credit waits too
 SOCKET_LOW = 32 * 1024
+CRUMB_BYTES = 4 * 1024  # read at once until more comes: keystrokes need no large room
 PIECE_BYTES = 64 * 1024 - 16  # with its frame's and WebSocket's headers just four TLS records
 
 
@@ -36,6 +37,7 @@ class TcpEnd(asyncio.BufferedProtocol):
         self._done: asyncio.Future[None] | None = None
         self._error: Exception | None = None
         self._room: Blank | None = None  # being read into
+        self._size = CRUMB_BYTES  # of the next room
         self._early = b""  # came in before it was carried
         self._full = False  # the socket takes no more now
         self._owed = 0  # bytes whose credit waits for the socket
@@ -115,14 +117,18 @@ class TcpEnd(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Room for one read; what comes in becomes a frame where it is (asyncio)."""
-        self._room = Blank(HEADER_BYTES + PIECE_BYTES)
+        self._room = Blank(HEADER_BYTES + self._size)
         return self._room.payload
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take bytes from the socket; stop when much waits for the tunnel (asyncio)."""
         assert self._room is not None, "it was asked for"
         room, self._room = self._room, None
-        data: Payload = room if nbytes == PIECE_BYTES else bytes(room.payload[:nbytes])
+        data: Payload = room if nbytes == self._size else bytes(room.payload[:nbytes])
+        if nbytes >= CRUMB_BYTES:
+            self._size = PIECE_BYTES
+        elif nbytes < CRUMB_BYTES // 2:
+            self._size = CRUMB_BYTES
         if self._stream is None:
             self._early += bytes(room.payload[:nbytes])
             self._open().pause_reading()

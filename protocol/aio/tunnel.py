@@ -33,7 +33,7 @@ from protocol.windows import Budget
 
 logger = logging.getLogger(__name__)
 
-TRANSPORT_HIGH = 64 * 1024  # bytes below the scheduler, plus one frame
+TRANSPORT_HIGH = 16 * 1024  # bytes that wait below the scheduler, plus one frame and TLS's own
 CLOSE_TIMEOUT_S = 2.0
 HANDLER_GRACE_S = 5.0  # an agent dials again only when its last tunnel's handlers are gone
 

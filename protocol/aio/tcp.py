@@ -18,7 +18,7 @@ from typing import cast
 
 from protocol.aio.stream import WRITE_HIGH, WRITE_LOW, Stream
 from protocol.errors import ProtocolError
-from protocol.frames import HEADER_BYTES, Blank, Bytes, Payload
+from protocol.frames import HEADER_BYTES, Blank, Bytes
 
 SOCKET_HIGH = 128 * 1024  # bytes that wait for the socket; above, credit waits too
 SOCKET_LOW = 32 * 1024
@@ -124,15 +124,16 @@ class TcpEnd(asyncio.BufferedProtocol):
         """Take bytes from the socket; stop when much waits for the tunnel (asyncio)."""
         assert self._room is not None, "it was asked for"
         room, self._room = self._room, None
-        data: Payload = room if nbytes == self._size else bytes(room.payload[:nbytes])
+        if nbytes < self._size:
+            room = Blank(memoryview(room)[: HEADER_BYTES + nbytes])
         if nbytes >= CRUMB_BYTES:
             self._size = PIECE_BYTES
         elif nbytes < CRUMB_BYTES // 2:
             self._size = CRUMB_BYTES
         if self._stream is None:
-            self._early += bytes(room.payload[:nbytes])
+            self._early += room.payload
             self._open().pause_reading()
-        elif self._stream.push(data) > WRITE_HIGH:
+        elif self._stream.push(room) > WRITE_HIGH:
             self._paused = True
             self._open().pause_reading()
 

@@ -165,3 +165,51 @@ async def test_who_may_not_forward_is_refused_and_audited(store: Store) -> None:
             pass
     (entry,) = (await audit.entries(10)).entries
     assert (entry.act, entry.outcome) == ("forward.open", "denied")
+
+
+@asynccontextmanager
+async def unspliced() -> AsyncIterator[tuple[Stream, Stream, Stream, Stream]]:
+    """The client's end, the hub's two streams and the node's end, not joined yet."""
+    accepted: asyncio.Queue[Stream] = asyncio.Queue()
+    over = asyncio.Event()
+
+    async def hold(_message: Open, stream: Stream) -> None:
+        accepted.put_nowait(stream)
+        await over.wait()
+
+    async with (
+        asyncio.timeout(5),
+        memory_pair(hold) as (_, to_node),
+        memory_pair(None, hold, accepted_accepts=ClientOpen) as (client, _),
+    ):
+        asking = await client.open(ClientForward(node="n", host="h", port=1))
+        near = await accepted.get()
+        far = await to_node.open(Forward(host="127.0.0.1", port=1))
+        yield asking, near, far, await accepted.get()
+        over.set()
+
+
+async def test_cancelling_a_splice_resets_both_sides() -> None:
+    async with unspliced() as (asking, near, far, answering):
+        async with asyncio.TaskGroup() as tasks:
+            splicing = tasks.create_task(splice(near, far, Traffic()))
+            await asking.write(b"x")
+            assert await answering.read() == b"x"
+            splicing.cancel()
+        for end in (asking, answering):
+            with pytest.raises(StreamReset) as caught:
+                await end.read()
+            assert caught.value.code is ResetCode.CANCELLED
+
+
+async def test_what_waits_before_the_splice_passes_and_ends_it() -> None:
+    async with unspliced() as (asking, near, far, answering):
+        for end, text in ((asking, b"question"), (answering, b"answer")):
+            await end.write(text)
+            end.finish()
+        while not (near._eof and far._eof):
+            await asyncio.sleep(0)
+        traffic = Traffic()
+        assert await splice(near, far, traffic) is None
+        assert (await read_all(answering), await read_all(asking)) == (b"question", b"answer")
+        assert (traffic.sent.size_bytes, traffic.received.size_bytes) == (8, 6)

@@ -330,7 +330,7 @@ class Tunnel:
                 case ev.PeerDead(reason):
                     self._abort(reason)
                 case ev.RoundTrip():
-                    pass
+                    self._schedule_tick()
                 case _:
                     assert_never(event)
 

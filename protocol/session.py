@@ -8,6 +8,7 @@ peer does beyond SPEC's bounds ends the stream or the session.
 
 from __future__ import annotations
 
+import math
 import struct
 from collections import deque
 from collections.abc import Callable
@@ -49,8 +50,8 @@ PING_SPREAD = 0.2
 DEAD_AFTER_S = 35.0
 HELLO_TIMEOUT_S = 10.0
 MAX_CONTROL_FRAMES = 1024
-DEFAULT_RTT_S = 0.05  # until the first PONG
-RTTS_KEPT = 8  # two minutes of them
+EARLY_PINGS = 4  # at the start: one round trip alone may have met a busy peer
+EARLY_PING_INTERVAL_S = 0.1
 RESUME = "resume"
 """The capability to continue a session over another connection (SPEC §4.9)."""
 ACK_BYTES = 256 * 1024  # received since our last ACK
@@ -130,8 +131,8 @@ class Session:
         self.peer: Hello | None = None
         self.rtt_s: float | None = None
         """The last round trip."""
-        self._rtts: deque[float] = deque(maxlen=RTTS_KEPT)
-        self._shortest_rtt_s = DEFAULT_RTT_S
+        self._rtts_seen = 0
+        self._shortest_rtt_s = math.inf  # a longer one may have waited in our own queue
         self.closing = False
         """A GOAWAY was sent or received: no new streams."""
         self.bytes_sent = self.bytes_received = 0
@@ -193,7 +194,8 @@ class Session:
         stream = self._streams.get(stream_id)
         if stream is None or stream.state not in (State.OPEN, State.FINISHED_LOCAL):
             return 0
-        credit = stream.receive.consumed(size, now, self._shortest_rtt_s)
+        rtt_s = self._shortest_rtt_s if self._rtts_seen >= EARLY_PINGS else 0.0
+        credit = stream.receive.consumed(size, now, rtt_s)
         if credit:
             self._queue_control(frames.window(stream_id, credit), stream_id)
         return credit
@@ -272,6 +274,7 @@ class Session:
     def resume(self, now: float) -> None:
         """There is another connection: queue its HELLO; nothing else is sent before the peer's."""
         self._greeted = self._owes_ack = False
+        self._rtts_seen, self._shortest_rtt_s = 0, math.inf
         self._started = self._last_received = now
         self._unacknowledged = 0
         hello = msgspec.structs.replace(self._hello, received=self._received)
@@ -495,8 +498,10 @@ class Session:
         if self._ping_sent is not None and sent == self._ping_sent:
             self._ping_sent = None
             self.rtt_s = max(now - sent, 0.0)
-            self._rtts.append(self.rtt_s)
-            self._shortest_rtt_s = min(self._rtts)
+            self._shortest_rtt_s = min(self._shortest_rtt_s, self.rtt_s)
+            self._rtts_seen += 1
+            if self._rtts_seen < EARLY_PINGS:
+                self._next_ping = now + EARLY_PING_INTERVAL_S
             self._counts.rtt_s.observe(self.rtt_s)
             self._events.append(RoundTrip(self.rtt_s))
         else:

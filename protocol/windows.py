@@ -104,7 +104,7 @@ class ReceiveWindow:
         Args:
             size: bytes.
             now: seconds.
-            rtt_s: the shortest round trip lately: a longer one may have waited in our own queue.
+            rtt_s: the shortest round trip of the connection; 0: not known yet, the window stays.
         """
         self._unreturned += size
         self._read += size

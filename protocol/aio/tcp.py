@@ -18,10 +18,11 @@ from typing import cast
 
 from protocol.aio.stream import WRITE_HIGH, WRITE_LOW, Stream
 from protocol.errors import ProtocolError
-from protocol.frames import HEADER_BYTES, Blank, Bytes, Payload
+from protocol.frames import HEADER_BYTES, Blank, Bytes
 
 SOCKET_HIGH = 128 * 1024  # bytes that wait for the socket; above, credit waits too
 SOCKET_LOW = 32 * 1024
+CRUMB_BYTES = 4 * 1024  # read at once until more comes: keystrokes need no large room
 PIECE_BYTES = 64 * 1024 - 16  # with its frame's and WebSocket's headers just four TLS records
 
 
@@ -36,6 +37,7 @@ class TcpEnd(asyncio.BufferedProtocol):
         self._done: asyncio.Future[None] | None = None
         self._error: Exception | None = None
         self._room: Blank | None = None  # being read into
+        self._size = CRUMB_BYTES  # of the next room
         self._early = b""  # came in before it was carried
         self._full = False  # the socket takes no more now
         self._owed = 0  # bytes whose credit waits for the socket
@@ -115,18 +117,23 @@ class TcpEnd(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         """Room for one read; what comes in becomes a frame where it is (asyncio)."""
-        self._room = Blank(HEADER_BYTES + PIECE_BYTES)
+        self._room = Blank(HEADER_BYTES + self._size)
         return self._room.payload
 
     def buffer_updated(self, nbytes: int) -> None:
         """Take bytes from the socket; stop when much waits for the tunnel (asyncio)."""
         assert self._room is not None, "it was asked for"
         room, self._room = self._room, None
-        data: Payload = room if nbytes == PIECE_BYTES else bytes(room.payload[:nbytes])
+        if nbytes < self._size:
+            room = Blank(memoryview(room)[: HEADER_BYTES + nbytes])
+        if nbytes >= CRUMB_BYTES:
+            self._size = PIECE_BYTES
+        elif nbytes < CRUMB_BYTES // 2:
+            self._size = CRUMB_BYTES
         if self._stream is None:
-            self._early += bytes(room.payload[:nbytes])
+            self._early += room.payload
             self._open().pause_reading()
-        elif self._stream.push(data) > WRITE_HIGH:
+        elif self._stream.push(room) > WRITE_HIGH:
             self._paused = True
             self._open().pause_reading()
 

@@ -39,7 +39,7 @@ from protocol.windows import Budget
 
 logger = logging.getLogger(__name__)
 
-TRANSPORT_HIGH = 64 * 1024  # bytes below the scheduler, plus one frame
+TRANSPORT_HIGH = 16 * 1024  # bytes that wait below the scheduler, plus one frame and TLS's own
 CLOSE_TIMEOUT_S = 2.0
 RESUME_WITHIN_S = 60.0
 UNREAD_TIMEOUT_S = 35.0  # a peer that takes no byte of what waits for so long is gone
@@ -429,7 +429,7 @@ class Tunnel:
                 case ev.PeerDead(reason):
                     self._drop_transport(reason)
                 case ev.RoundTrip():
-                    pass
+                    self._schedule_tick()
                 case _:
                     assert_never(event)
 

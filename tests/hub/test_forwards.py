@@ -1,11 +1,10 @@
-"""The splice of two streams, and the list of open forwards."""
+"""The table of open forwards."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
 
 import pytest
 
@@ -15,140 +14,13 @@ from hub.connections import Limits
 from hub.core import Hub
 from hub.errors import Conflict, Forbidden, NotFound
 from hub.forwards import SHOWN_CONNECTIONS, Forwards
-from hub.splice import Traffic, splice
 from hub.store.engine import Store
 from hub.ways import Way
-from protocol.aio import ResetCode, Stream, StreamReset, Tunnel, memory_pair
-from protocol.messages import ClientForward, ClientOpen, Forward, Open
+from protocol.aio import ResetCode, StreamReset
 from tests.hub.conftest import ClientFor
 from tests.hub.world import OPERATOR, VIEWER
 
 ADMIN = Subject("anna", Role.ADMIN, "u3", "token", "t3")
-Target = Callable[[Stream], Awaitable[None]]
-
-
-@asynccontextmanager
-async def spliced(
-    target: Target, node_end: asyncio.Queue[Tunnel] | None = None
-) -> AsyncIterator[tuple[Stream, asyncio.Future[str], Traffic]]:
-    """A client's stream that a hub in between splices to a node's `target`."""
-    ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    traffic = Traffic()
-
-    async def node(_message: Open, stream: Stream) -> None:
-        await target(stream)
-
-    async with memory_pair(node) as (from_node, to_node):
-        if node_end is not None:
-            node_end.put_nowait(from_node)
-
-        async def hub(_message: Open, stream: Stream) -> None:
-            opened = await to_node.open(Forward(host="127.0.0.1", port=1))
-            cause = await splice(stream, opened, traffic)
-            ended.set_result("" if cause is None else f"{cause.code.name}: {cause}")
-
-        async with memory_pair(None, hub, accepted_accepts=ClientOpen) as (client, _):
-            yield await client.open(ClientForward(node="n", host="h", port=1)), ended, traffic
-
-
-async def read_all(stream: Stream) -> bytes:
-    whole = bytearray()
-    while data := await stream.read():
-        whole += data
-    return bytes(whole)
-
-
-async def test_bytes_pass_both_ways_and_each_way_ends_by_itself() -> None:
-    async def answer_after_the_end(stream: Stream) -> None:
-        question = await read_all(stream)
-        await stream.write(question.upper())
-
-    async with spliced(answer_after_the_end) as (stream, ended, traffic), asyncio.timeout(5):
-        await stream.write(b"hello")
-        stream.finish()
-        assert await read_all(stream) == b"HELLO"
-        assert await ended == ""
-    assert (traffic.sent.size_bytes, traffic.received.size_bytes) == (5, 5)
-
-
-async def test_bulk_passes_unchanged() -> None:
-    data = bytes(range(256)) * 16_384
-
-    async def echo(stream: Stream) -> None:
-        while piece := await stream.read():
-            await stream.write(piece)
-
-    async with spliced(echo) as (stream, _, _), asyncio.timeout(20), asyncio.TaskGroup() as group:
-        reading = group.create_task(read_all(stream))
-        await stream.write(data)
-        stream.finish()
-        assert await reading == data
-
-
-async def test_a_reader_that_stops_stops_the_sender() -> None:
-    sent = 0
-    stalled = asyncio.Event()
-
-    async def flood(stream: Stream) -> None:
-        nonlocal sent
-        while True:
-            try:
-                async with asyncio.timeout(0.3):
-                    await stream.write(bytes(65_536))
-            except TimeoutError:
-                stalled.set()
-                return
-            sent += 65_536
-
-    async with spliced(flood) as (stream, _, traffic), asyncio.timeout(20):
-        await stalled.wait()
-        assert sent < 16 * 1024 * 1024
-        assert traffic.received.size_bytes <= min(
-            sent, 2 * 1024 * 1024
-        )  # no credit without a reader
-        stream.reset(ResetCode.CANCELLED)
-
-
-@pytest.mark.parametrize("code", [ResetCode.UNREACHABLE, ResetCode.REFUSED])
-async def test_a_reset_passes_with_code_and_reason(code: ResetCode) -> None:
-    async def refuse(stream: Stream) -> None:
-        stream.reset(code, "nobody listens there")
-
-    async with spliced(refuse) as (stream, ended, _), asyncio.timeout(5):
-        with pytest.raises(StreamReset) as caught:
-            await stream.read()
-        assert (caught.value.code, caught.value.reason) == (code, "nobody listens there")
-        assert await ended == f"{code.name}: nobody listens there"
-
-
-async def test_a_client_that_resets_reaches_the_target() -> None:
-    told: asyncio.Future[ResetCode] = asyncio.get_running_loop().create_future()
-
-    async def wait(stream: Stream) -> None:
-        try:
-            await stream.read()
-        except StreamReset as reset:
-            told.set_result(reset.code)
-
-    async with spliced(wait) as (stream, _, _), asyncio.timeout(5):
-        stream.reset(ResetCode.CANCELLED, "enough")
-        assert await told is ResetCode.CANCELLED
-
-
-async def test_a_lost_node_is_unreachable_for_the_client() -> None:
-    async def cut_the_tunnel(stream: Stream) -> None:
-        await stream.read()
-        await node_end.get_nowait().close()
-
-    node_end: asyncio.Queue[Tunnel] = asyncio.Queue()
-    async with spliced(cut_the_tunnel, node_end) as (stream, ended, _), asyncio.timeout(5):
-        await stream.write(b"go")
-        with pytest.raises(StreamReset) as caught:
-            await stream.read()
-        assert caught.value.code is ResetCode.UNREACHABLE
-        assert (await ended).startswith("UNREACHABLE")
-
-
 NEVER = Limits(idle_s=1e9, half_closed_s=1e9)
 WAY = Way(kind="local", node="id-web-1", host="127.0.0.1", port=80)
 

@@ -287,6 +287,32 @@ class TestTime:  # SPEC §4.6, §4.8
         assert pair.take("hub") == [RoundTrip(0.25)]
         assert pair.hub.rtt_s == 0.25
 
+    def test_a_window_grows_only_after_four_round_trips_were_measured_at_once(
+        self, pair: Pair
+    ) -> None:
+        stream = pair.hub.open(LARGE)
+        pair.settle()
+
+        def read_for_a_second() -> int:
+            for _ in range(50):
+                pair.hub.send(stream, bytes(INITIAL_WINDOW))
+                pair.settle()
+                pair.now += 0.02
+                pair.agent.consumed(stream, INITIAL_WINDOW, pair.now)
+            return pair.agent._streams[stream].receive.size
+
+        assert read_for_a_second() == LARGE_WINDOW[Class.FORWARD]
+        started = pair.now
+        for _ in range(4):
+            pair.now = max(pair.now, pair.agent.deadline())
+            pair.agent.tick(pair.now)
+            pair.carry(pair.agent)
+            pair.now += 0.1
+            pair.carry(pair.hub)
+        assert pair.now - started < 1.0
+        assert pair.agent.deadline() > pair.now + 10
+        assert read_for_a_second() > LARGE_WINDOW[Class.FORWARD]
+
     def test_silence_is_death(self, pair: Pair) -> None:
         start = pair.now
         while pair.now < start + 35:

@@ -159,6 +159,24 @@ export interface paths {
     patch?: never
     trace?: never
   }
+  '/api/v1/forwards/{forward_id}': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** ShowForward */
+    get: operations['ApiV1ForwardsForwardIdShowForward']
+    put?: never
+    post?: never
+    /** CloseForward */
+    delete: operations['ApiV1ForwardsForwardIdCloseForward']
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
   '/api/v1/forwards': {
     parameters: {
       query?: never
@@ -257,6 +275,43 @@ export interface paths {
     put?: never
     /** Join */
     post: operations['ApiV1JoinJoin']
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/links/{name}': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** ShowLink */
+    get: operations['ApiV1LinksNameShowLink']
+    put?: never
+    post?: never
+    /** DeleteLink */
+    delete: operations['ApiV1LinksNameDeleteLink']
+    options?: never
+    head?: never
+    /** ChangeLink */
+    patch: operations['ApiV1LinksNameChangeLink']
+    trace?: never
+  }
+  '/api/v1/links': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** ListLinks */
+    get: operations['ApiV1LinksListLinks']
+    put?: never
+    /** CreateLink */
+    post: operations['ApiV1LinksCreateLink']
     delete?: never
     options?: never
     head?: never
@@ -414,6 +469,42 @@ export interface paths {
     get: operations['ApiV1PackagesNameListVersions']
     put?: never
     post?: never
+    delete?: never
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/published/{name}': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** GetPublished */
+    get: operations['ApiV1PublishedNameGetPublished']
+    put?: never
+    post?: never
+    /** Withdraw */
+    delete: operations['ApiV1PublishedNameWithdraw']
+    options?: never
+    head?: never
+    patch?: never
+    trace?: never
+  }
+  '/api/v1/published': {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    /** ListPublished */
+    get: operations['ApiV1PublishedListPublished']
+    put?: never
+    /** Publish */
+    post: operations['ApiV1PublishedPublish']
     delete?: never
     options?: never
     head?: never
@@ -767,6 +858,17 @@ export interface components {
       next_cursor: string | null
       total: number
     }
+    /** ConnectionView */
+    ConnectionView: {
+      id: string
+      peer: string
+      host: string
+      port: number | null
+      since: number
+      last_activity: number
+      sent_bytes: number
+      received_bytes: number
+    }
     /** Deployment */
     Deployment: {
       id: string
@@ -876,6 +978,27 @@ export interface components {
       /** @constant */
       k: 'facts'
     }
+    /** ForwardDetail */
+    ForwardDetail: {
+      id: string
+      /** @enum {string} */
+      kind: 'local' | 'socks' | 'ssh-proxy' | 'reverse' | 'link' | 'published'
+      node: string
+      subject: string
+      host: string
+      port: number | null
+      bind: string | null
+      listen_port: number | null
+      to_node: string | null
+      name: string
+      since: number
+      last_activity: number
+      connections: number
+      connections_total: number
+      sent_bytes: number
+      received_bytes: number
+      open_connections: components['schemas']['ConnectionView'][]
+    }
     /** ForwardPage */
     ForwardPage: {
       items: components['schemas']['ForwardView'][]
@@ -885,11 +1008,20 @@ export interface components {
     /** ForwardView */
     ForwardView: {
       id: string
+      /** @enum {string} */
+      kind: 'local' | 'socks' | 'ssh-proxy' | 'reverse' | 'link' | 'published'
       node: string
       subject: string
       host: string
-      port: number
+      port: number | null
+      bind: string | null
+      listen_port: number | null
+      to_node: string | null
+      name: string
       since: number
+      last_activity: number
+      connections: number
+      connections_total: number
       sent_bytes: number
       received_bytes: number
     }
@@ -945,6 +1077,33 @@ export interface components {
       next_cursor: string | null
       total: number
     }
+    /** LinkChange */
+    LinkChange: {
+      enabled: boolean
+    }
+    /** LinkPage */
+    LinkPage: {
+      items: components['schemas']['LinkView'][]
+      next_cursor: string | null
+      total: number
+    }
+    /** LinkView */
+    LinkView: {
+      name: string
+      from_node: string
+      bind: string
+      port: number
+      to_node: string
+      host: string
+      to_port: number
+      enabled: boolean
+      created_by: string
+      created_at: number
+      /** @enum {string} */
+      state: 'up' | 'waiting' | 'refused' | 'disabled'
+      reason: string
+      forward: string | null
+    }
     /** NewGroup */
     NewGroup: {
       name: string
@@ -965,6 +1124,18 @@ export interface components {
       expires_at: number
       token: string
       command: string
+    }
+    /** NewLink */
+    NewLink: {
+      name: string
+      from_node: string
+      port: number
+      to_node: string
+      to_port: number
+      /** @default 127.0.0.1 */
+      bind: string
+      /** @default 127.0.0.1 */
+      host: string
     }
     /** NewToken */
     NewToken: {
@@ -1099,6 +1270,30 @@ export interface components {
       current: string
       new: string
     }
+    /** PublishedPage */
+    PublishedPage: {
+      items: components['schemas']['PublishedService'][]
+      next_cursor: string | null
+      total: number
+    }
+    /** PublishedService */
+    PublishedService: {
+      name: string
+      node: string
+      host: string
+      port: number
+      scheme: string
+      verify: boolean
+      host_name: string | null
+      keep_host: boolean
+      url: string
+      created_by: string
+      created_at: number
+      requests: number
+      active: number
+      sent_bytes: number
+      received_bytes: number
+    }
     /** Revocation */
     Revocation: {
       /** @default  */
@@ -1130,6 +1325,24 @@ export interface components {
     SeriesInfo: {
       name: string
       unit: string
+    }
+    /** ServiceSpec */
+    ServiceSpec: {
+      name: string
+      node: string
+      port: number
+      /** @default 127.0.0.1 */
+      host: string
+      /**
+       * @default http
+       * @enum {string}
+       */
+      scheme: 'http' | 'https'
+      /** @default false */
+      verify: boolean
+      host_name?: string | null
+      /** @default false */
+      keep_host: boolean
     }
     /** Session */
     Session: {
@@ -1670,6 +1883,84 @@ export interface operations {
       }
     }
   }
+  ApiV1ForwardsForwardIdShowForward: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        forward_id: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['ForwardDetail']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1ForwardsForwardIdCloseForward: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        forward_id: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, nothing follows */
+      204: {
+        headers: {
+          [name: string]: unknown
+        }
+        content?: never
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
   ApiV1ForwardsListForwards: {
     parameters: {
       query?: {
@@ -1954,6 +2245,211 @@ export interface operations {
         }
         content: {
           'application/json': components['schemas']['JoinAnswer']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1LinksNameShowLink: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['LinkView']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1LinksNameDeleteLink: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, nothing follows */
+      204: {
+        headers: {
+          [name: string]: unknown
+        }
+        content?: never
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1LinksNameChangeLink: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': components['schemas']['LinkChange']
+      }
+    }
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['LinkView']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1LinksListLinks: {
+    parameters: {
+      query?: {
+        limit?: number
+        cursor?: string | null
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['LinkPage']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1LinksCreateLink: {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': components['schemas']['NewLink']
+      }
+    }
+    responses: {
+      /** @description Document created, URL follows */
+      201: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['LinkView']
         }
       }
       /** @description Bad request syntax or unsupported method */
@@ -2494,6 +2990,167 @@ export interface operations {
         }
         content: {
           'application/json': components['schemas']['PackagePage']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1PublishedNameGetPublished: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['PublishedService']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1PublishedNameWithdraw: {
+    parameters: {
+      query?: never
+      header?: never
+      path: {
+        name: string
+      }
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, nothing follows */
+      204: {
+        headers: {
+          [name: string]: unknown
+        }
+        content?: never
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1PublishedListPublished: {
+    parameters: {
+      query?: {
+        limit?: number
+        cursor?: string | null
+      }
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody?: never
+    responses: {
+      /** @description Request fulfilled, document follows */
+      200: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['PublishedPage']
+        }
+      }
+      /** @description Bad request syntax or unsupported method */
+      400: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': {
+            status_code: number
+            detail: string
+            extra?:
+              | null
+              | {
+                  [key: string]: unknown
+                }
+              | unknown[]
+          }
+        }
+      }
+    }
+  }
+  ApiV1PublishedPublish: {
+    parameters: {
+      query?: never
+      header?: never
+      path?: never
+      cookie?: never
+    }
+    requestBody: {
+      content: {
+        'application/json': components['schemas']['ServiceSpec']
+      }
+    }
+    responses: {
+      /** @description Document created, URL follows */
+      201: {
+        headers: {
+          [name: string]: unknown
+        }
+        content: {
+          'application/json': components['schemas']['PublishedService']
         }
       }
       /** @description Bad request syntax or unsupported method */

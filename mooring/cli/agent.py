@@ -19,10 +19,12 @@ app = typer.Typer(add_completion=False)
 TOKEN_LIMIT = 16 * 1024  # bytes; tokens have some 200
 StatePath = Annotated[Path, typer.Option("--state-dir", help="Where the agent keeps its state.")]
 
+_NETWORK = ("unreachable", "proxy", "tls")
 _EXIT = {
     "bad_token": USAGE,
     "bad_address": USAGE,
     "unreachable": UNREACHABLE,
+    "proxy": UNREACHABLE,
     "tls": UNREACHABLE,
     "wrong_pin": NOT_ALLOWED,
     "token_unknown": NOT_ALLOWED,
@@ -49,6 +51,18 @@ def join(
     token_file: Annotated[
         Path | None, typer.Option(help="The join token; else MOORING_JOIN_TOKEN, else stdin.")
     ] = None,
+    proxy: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URL",
+            envvar="MOORING_PROXY",
+            show_envvar=False,
+            help="The way out, kept for the agent; else MOORING_PROXY, HTTPS_PROXY, ALL_PROXY.",
+        ),
+    ] = None,
+    no_proxy: Annotated[
+        bool, typer.Option("--no-proxy", help="Use none, whatever the environment says.")
+    ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace the identity that the directory holds.")
     ] = False,
@@ -56,10 +70,12 @@ def join(
     """Join this machine to a hub: makes a key here, and gets a certificate for it.
 
     The join token is read from --token-file, from MOORING_JOIN_TOKEN, or from standard input; never
-    from the command line, where others could see it.
+    from the command line, where others could see it. The same holds for a proxy with a password:
+    give its URL as MOORING_PROXY.
     """
     from edge_agent.join import JoinFailed
     from edge_agent.join import join as join_hub
+    from edge_agent.proxies import DIRECT
     from edge_agent.state import StateDir, StateError
 
     token = _read_token(token_file)
@@ -69,11 +85,14 @@ def join(
             StateDir(state_dir),
             hub_url=hub,
             name=name,
+            proxy=DIRECT if no_proxy else proxy,
             agent_version=version("mooring"),
             force=force,
         )
     except JoinFailed as error:
         advice = "nothing was changed; make a new token with: mooring token create"
+        if error.reason.value in _NETWORK:
+            advice = "nothing was changed, the token still holds; mooring agent doctor says more"
         code = _EXIT.get(error.reason.value, FAILED)
         raise CommandError(error.detail, advice, code) from error
     except (StateError, OSError) as error:

@@ -137,6 +137,7 @@ async def connect_websocket(
     *,
     headers: Mapping[str, str] | None = None,
     proxy: str | None = None,
+    connected: socket.socket | None = None,
     check: Callable[[bytes], None] | None = None,
 ) -> None:
     """Dial `url` (wss://…) and attach `tunnel` to the connection.
@@ -147,6 +148,7 @@ async def connect_websocket(
         context: TLS, with the ALPN name that routes to the right part of the hub.
         headers: extra headers of the upgrade request.
         proxy: http://, https:// or socks5:// with optional credentials.
+        connected: a socket that leads to the hub already, instead of dialling.
         check: looks at the hub's certificate (DER) before a frame is sent; raises to refuse.
 
     Raises:
@@ -169,6 +171,7 @@ async def connect_websocket(
                 max_frame_size=MAX_FRAME,
                 max_redirects=0,
                 proxy=proxy,
+                socket_factory=None if connected is None else lambda _: connected,
                 read_buffer_init_size=READ_BUFFER,
                 logger_name=_wire_log,
             )

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import ssl
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +17,7 @@ from certs.authority import Authority
 from certs.servers import Role, keep_current
 from edge_agent.config import load_config
 from edge_agent.state import StateDir
-from tests.e2e.mesh import Mesh, Process, wait_for
+from tests.e2e.mesh import MOORING, Mesh, Process, wait_for
 from tests.e2e.nat import Nat, why_not
 from tests.proxies import ProxyServer
 
@@ -89,6 +92,44 @@ def test_an_agent_says_what_its_proxy_lacks(fresh_mesh: Make) -> None:
         agent.stop()
 
 
+def doctor(
+    mesh: Mesh, name: str, *options: str, prefix: list[str] | None = None, code: int = 0
+) -> dict[str, Any]:
+    """What the doctor says of an agent, by check."""
+    argv = [*(prefix or []), MOORING, "agent", "doctor", "--json"]
+    argv += ["--state-dir", str(mesh.agent_dir(name)), *options]
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, env=mesh.base_env)
+    assert done.returncode == code, (done.stdout, done.stderr)
+    said = json.loads(done.stdout)
+    assert said["ok"] is (code == 0)
+    return {finding["check"]: finding for finding in said["findings"]}
+
+
+def test_the_doctor_disturbs_no_tunnel_and_says_what_the_hub_says(fresh_mesh: Make) -> None:
+    mesh = fresh_mesh()
+    token = mesh.directory / "token"
+    token.write_text(mesh.token())
+    mesh.base_env["MOORING_JOIN_TOKEN"] = ""
+    found = doctor(mesh, "one", "--token-file", str(token), "--hub", mesh.env["MOORING_URL"])
+    assert found["hub"]["detail"] == "the one that made the join token"
+    mesh.join("one", token=token.read_text())
+    agent = mesh.start_agent("one")
+    mesh.wait_status("one", "online")
+    for _ in range(3):
+        found = doctor(mesh, "one")
+        assert {finding["status"] for finding in found.values()} == {"ok"}
+        assert found["agent"]["detail"] == "runs on this directory"
+    assert agent.text().count("connected to") == 1
+    assert mesh.status("one") == "online"
+    shown = mesh.run("agent", "doctor", "--state-dir", str(mesh.agent_dir("one")))
+    assert "ok       tunnel       the hub lets this node in" in shown.stdout
+    agent.stop()
+    mesh.run("--yes", "nodes", "remove", "one")
+    found = doctor(mesh, "one", code=1)
+    assert found["tunnel"]["status"] == "failed"
+    assert "it was removed" in found["tunnel"]["advice"]
+
+
 @pytest.mark.netns
 class TestNoOtherWayOut:
     """Node a has no route; only the router, which runs the proxy, reaches the hub."""
@@ -120,8 +161,33 @@ class TestNoOtherWayOut:
             mesh.base_env["ALL_PROXY"] = f"{kind}://ann:pw@192.168.77.254:{port}"
             mesh.join("a", prefix=nat.prefix("a"), url=url, token=token)
             mesh.start_agent("a", prefix=nat.prefix("a"))
+            found = doctor(mesh, "a", prefix=nat.prefix("a"))
+            assert found["proxy"]["status"] == "ok"
             mesh.base_env.pop("ALL_PROXY")
             use(mesh, "a")
+            found = doctor(mesh, "a", prefix=nat.prefix("a"), code=1)
+            assert "no route" in found["tcp"]["detail"]
         finally:
             mesh.close()
             proxy.kill()
+
+    def test_a_firewall_that_drops_is_told_from_a_closed_port_and_a_host_that_is_gone(
+        self, nat: Nat, tmp_path: Path
+    ) -> None:
+        rules = """
+table inet shut {
+  chain in { type filter hook input priority 0; tcp dport 9 drop
+  }
+}
+"""
+        path = tmp_path / "rules.nft"
+        path.write_text(rules)
+        nat.run("hub", "nft", "-f", str(path))
+        words = {}
+        for place in (f"{Nat.HUB_ADDRESS}:9", f"{Nat.HUB_ADDRESS}:10", "10.77.0.99:9"):
+            argv = [*nat.prefix("b"), MOORING, "--json", "agent", "doctor", "--hub"]
+            argv += [f"https://{place}", "--state-dir", str(tmp_path / "nowhere"), "--no-proxy"]
+            done = subprocess.run(argv, capture_output=True, text=True, timeout=60)
+            findings = {each["check"]: each for each in json.loads(done.stdout)["findings"]}
+            words[place] = findings["tcp"]["detail"].partition(": ")[2]
+        assert list(words.values()) == ["no answer", "refuses", "no route"]

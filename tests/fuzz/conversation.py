@@ -191,9 +191,10 @@ class Conversation:
             assert len(session._streams) <= 2 * 256
             for stream in session._streams.values():
                 assert 0 <= stream.send.credit <= MAX_CREDIT
-                assert 0 <= stream.receive.credit <= MAX_WINDOW
+                assert stream.receive.credit >= 0
                 assert stream.pending_bytes == sum(map(len, stream.pending))
-                assert end.unread.get(stream.id, 0) <= MAX_WINDOW
+                promised = stream.receive.credit + end.unread.get(stream.id, 0)
+                assert promised <= stream.receive.size <= MAX_WINDOW
         assert 0 <= self._budget.used <= self._budget.limit
 
     def _settle(self) -> bool:

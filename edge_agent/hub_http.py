@@ -131,8 +131,8 @@ async def _connection(
 ) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
     parts = urlsplit(hub)
     host, port = parts.hostname or "", parts.port or 443
+    connected = await connect_by(route, hub, timeout_s)
     async with asyncio.timeout(timeout_s):
-        connected = await connect_by(route, hub, timeout_s)
         reader, writer = await asyncio.open_connection(
             *((host, port) if connected is None else ()),
             sock=connected,

@@ -267,7 +267,7 @@ async def _exchange(
     except ProxyFailed as error:
         raise JoinFailed(Reason.PROXY, str(error)) from error
     except (OSError, http.client.HTTPException) as error:
-        problem = f"can't reach {hub}: {str(error) or type(error).__name__}"
+        problem = f"can't reach {hub}: {str(error) or 'no answer in time'}"
         raise JoinFailed(Reason.UNREACHABLE, problem) from error
 
 

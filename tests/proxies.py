@@ -2,7 +2,7 @@
 
 async with ProxyServer("socks5", login=("ann", "pw")).open() as proxy: ... proxy.url
 with ProxyServer("http").in_thread() as proxy: ...
-python -m tests.proxies http 10.77.0.254 3128 ann:pw          # in a network namespace
+python -m tests.proxies http 192.168.77.3 3128 ann:pw          # in a network namespace
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ from tests.proxies import ProxyServer
 pytestmark = pytest.mark.e2e
 Make = Callable[..., Mesh]
 LOGIN = ("ann", "p:w@/%")
+NEIGHBOUR = "192.168.77.3"
 
 
 def use(mesh: Mesh, name: str) -> None:
@@ -132,7 +133,7 @@ def test_the_doctor_disturbs_no_tunnel_and_says_what_the_hub_says(fresh_mesh: Ma
 
 @pytest.mark.netns
 class TestNoOtherWayOut:
-    """Node a has no route; only the router, which runs the proxy, reaches the hub."""
+    """Node a has no route; only its neighbour b, which runs the proxy, reaches the hub."""
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -151,14 +152,14 @@ class TestNoOtherWayOut:
     def test_a_node_lives_behind_a_proxy(self, nat: Nat, tmp_path: Path, kind: str) -> None:
         mesh = Mesh(tmp_path / "mesh", hub_prefix=nat.prefix("hub"), bind=Nat.HUB_ADDRESS)
         port = {"http": "3128", "socks5": "1080"}[kind]
-        argv = [sys.executable, "-m", "tests.proxies", kind, "192.168.77.254", port, "ann:pw"]
-        proxy = Process([*nat.prefix("router"), *argv], tmp_path / "proxy.log", mesh.base_env)
+        argv = [sys.executable, "-m", "tests.proxies", kind, NEIGHBOUR, port, "ann:pw"]
+        proxy = Process([*nat.prefix("b"), *argv], tmp_path / "proxy.log", mesh.base_env)
         try:
             wait_for(lambda: "ready" in proxy.text())
             url = f"https://{Nat.HUB_ADDRESS}:{mesh.port}"
             token = mesh.token()
             mesh.join("a", prefix=nat.prefix("a"), url=url, token=token, code=5)
-            mesh.base_env["ALL_PROXY"] = f"{kind}://ann:pw@192.168.77.254:{port}"
+            mesh.base_env["ALL_PROXY"] = f"{kind}://ann:pw@{NEIGHBOUR}:{port}"
             mesh.join("a", prefix=nat.prefix("a"), url=url, token=token)
             mesh.start_agent("a", prefix=nat.prefix("a"))
             found = doctor(mesh, "a", prefix=nat.prefix("a"))

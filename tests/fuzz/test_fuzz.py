@@ -35,7 +35,7 @@ def test_what_grows_from_the_corpus_breaks_no_promise(target: str, tmp_path: Pat
 def test_the_corpus_is_what_its_script_writes_and_stays_small() -> None:
     for target, inputs in seeds().items():
         names = {path.name for path in recorded(target)}
-        assert inputs.keys() <= names
+        assert inputs.keys() <= names, "run: python -m tests.fuzz.corpus"
     assert seeds().keys() == TARGETS.keys()
     assert sum(path.stat().st_size for path in CORPUS.rglob("*") if path.is_file()) < (
         CORPUS_LIMIT_BYTES

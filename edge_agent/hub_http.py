@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 from cryptography import x509
 
 from certs.contexts import untrusting_context
-from edge_agent.proxies import Route, connect_by
+from edge_agent.proxies import Route, connect_by, until_gone
 
 TIMEOUT_S = 20.0
 """For connecting with TLS, and for the answer."""
@@ -144,6 +144,7 @@ async def _connection(
         yield reader, writer
     finally:
         writer.transport.abort()
+        await until_gone(connected)
 
 
 def _tls(writer: asyncio.StreamWriter) -> ssl.SSLObject:

@@ -10,6 +10,7 @@ message, log or `repr`.
 
 from edge_agent.proxies.choice import DIRECT, BadProxy, Proxy, Route, parse_proxy, route_to
 from edge_agent.proxies.connect import ProxyFailed, ProxyFault, connect_by, connect_through
+from edge_agent.proxies.secure import until_gone
 
 __all__ = [
     "DIRECT",
@@ -22,4 +23,5 @@ __all__ = [
     "connect_through",
     "parse_proxy",
     "route_to",
+    "until_gone",
 ]

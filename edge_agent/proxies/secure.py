@@ -8,12 +8,14 @@ that no more than their write buffers' limits are kept; the pair lives as long a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 from typing import cast
 
 KERNEL_BUFFER_BYTES = 64 * 1024
 """Little: what waits in the pair is beyond the reach of the tunnel's scheduler."""
+GONE_S = 2.0
 
 
 class _End(asyncio.Protocol):
@@ -22,6 +24,7 @@ class _End(asyncio.Protocol):
     def __init__(self) -> None:
         self.transport: asyncio.Transport | None = None
         self.other: _End = self
+        self.lost = asyncio.Event()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)  # uvloop's are none of asyncio's
@@ -39,11 +42,27 @@ class _End(asyncio.Protocol):
             self.other.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.set()
         if self.other.transport is not None:
             self.other.transport.close()
 
 
-async def over_tls(connected: socket.socket, host: str) -> socket.socket:
+class Relayed(socket.socket):
+    """A socket whose other end leads through TLS, which has an end of its own."""
+
+    ends: tuple[_End, ...] = ()
+
+
+async def until_gone(connected: socket.socket | None) -> None:
+    """Wait, not for long, until nothing is left of a closed socket: a loop may end after it."""
+    if isinstance(connected, Relayed):
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(GONE_S):
+                for end in connected.ends:
+                    await end.lost.wait()
+
+
+async def over_tls(connected: socket.socket, host: str) -> Relayed:
     """Return a non-blocking socket that leads through TLS over `connected`, which it takes over.
 
     The certificate must be for `host` by a CA that the system trusts.
@@ -72,17 +91,18 @@ async def over_tls(connected: socket.socket, host: str) -> socket.socket:
                 end.transport.abort()
         near.close()
         raise
+    near.ends = (inner, outer)
     return near
 
 
-def _pair() -> tuple[socket.socket, socket.socket]:
+def _pair() -> tuple[Relayed, socket.socket]:
     """Two ends of a connection by TCP on loopback: picows sets options of TCP on what it is given.
 
     Raises:
         ConnectionError: another process connected to the listening socket first.
     """
     with socket.create_server(("127.0.0.1", 0), backlog=1) as listening:
-        near = socket.create_connection(listening.getsockname())
+        near = Relayed(fileno=socket.create_connection(listening.getsockname()).detach())
         far, peer = listening.accept()
     if peer != near.getsockname():
         near.close()

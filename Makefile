@@ -9,8 +9,7 @@ BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
 UI_SOURCES := $(shell find ui -path ui/node_modules -prune -o -type f -print 2>/dev/null)
 ROOT := $(shell id -u)
-FUZZ := $(if $(wildcard tests/fuzz/test_*.py),fuzz)
-BUILT := help up test check bench fmt ui dev e2e $(FUZZ) dist clean constraints
+BUILT := help up test check bench fmt ui dev e2e fuzz dist clean constraints
 
 # Versions are pinned for us and for what builds us, which pip keeps apart.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
@@ -58,17 +57,15 @@ dev: $(STAMPS)/hub $(STAMPS)/node ## Like up, with pages that reload while they 
 e2e: $(STAMPS)/dev debian-packages ## Only the tests with real processes, networks and browsers
 	@$(BIN)/pytest -m 'e2e or netns or browser' $(ARGS)
 
-ifneq ($(FUZZ),)
-fuzz: $(STAMPS)/dev ## Throw garbage at the protocol and the parsers
-	@$(BIN)/pytest tests/fuzz $(ARGS)
-endif
+fuzz: $(STAMPS)/dev ## Throw garbage at the protocol and the parsers, long (ARGS="--seconds 600 session")
+	@$(BIN)/python -m tests.fuzz $(ARGS)
 
 dist: $(STAMPS)/dev ## Build the wheel and the source distribution into dist/
 	$(BIN)/python -m build
 
 clean: ## Remove everything that was built or installed here
 	rm -rf $(VENV) dist build hub/static ui/node_modules bench.json
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .fuzz
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 constraints: $(STAMPS)/dev $(STAMPS)/bench $(STAMPS)/node ## Pin what is installed here now

@@ -34,6 +34,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The name the hub gave; the hub may change it later."""
     hubs: Annotated[list[HubUrl], Meta(min_length=1, max_length=16)]
     """Addresses to try, in order."""
+    proxy: Annotated[str, Meta(max_length=2048)] | None = None
+    """A proxy's URL, `edge_agent.proxies.DIRECT`, or None for what the environment says."""
 
 
 def load_config(state: StateDir) -> AgentConfig:

@@ -1,21 +1,19 @@
-"""One attempt to reach the hub: address, proxy, TLS, the hub's identity, the upgrade.
-
-Proxies come from the environment as other programs read it: `HTTPS_PROXY`, `ALL_PROXY`, `NO_PROXY`.
-"""
+"""One attempt to reach the hub: address, proxy, TLS, the hub's identity, the upgrade."""
 
 from __future__ import annotations
 
 import ssl
 import time
-import urllib.request
 from urllib.parse import urlsplit
 
-from certs.contexts import agent_context, explain_ssl_error
+from certs.contexts import TUNNEL_ALPN, agent_context
 from certs.errors import CertificateRefused
 from certs.identity import check_hub
 from edge_agent.config import AgentConfig
 from edge_agent.credentials import CredentialRefused, check_certificate, read_roots
+from edge_agent.proxies import connect_by, route_to
 from edge_agent.state import StateDir
+from edge_agent.tls_faults import tls_fault
 from protocol.aio import Tunnel
 from protocol.aio.websocket import ConnectRefused, connect_websocket
 
@@ -40,18 +38,6 @@ def tunnel_url(hub: str) -> str:
     return f"wss://{parts.netloc}{TUNNEL_PATH}"
 
 
-def proxy_for(hub: str) -> str | None:
-    """The proxy that the environment names for the hub, or None."""
-    host = urlsplit(hub).netloc
-    if urllib.request.proxy_bypass(host):
-        return None
-    proxies = urllib.request.getproxies_environment()
-    proxy = proxies.get("https") or proxies.get("all")
-    if proxy and "://" not in proxy:
-        return f"http://{proxy}"
-    return proxy
-
-
 async def dial(
     tunnel: Tunnel, hub: str, config: AgentConfig, state: StateDir, previous: Tunnel | None = None
 ) -> Tunnel:
@@ -61,13 +47,14 @@ async def dial(
         DialFailed: with a reason that names what to look at.
     """
     try:
+        route = route_to(hub, config.proxy)
         context = agent_context(state.certificate, state.key, state.trust.read_bytes())
         return await connect_websocket(
             tunnel,
             tunnel_url(hub),
             context,
             previous=previous,
-            proxy=proxy_for(hub),
+            connected=await connect_by(route, hub),
             check=lambda der: check_hub(der, config.mesh_id),
         )
     except ConnectRefused as error:
@@ -75,7 +62,7 @@ async def dial(
     except CertificateRefused as error:
         raise DialFailed(f"{hub} is not our hub: {error}") from error
     except ssl.SSLError as error:
-        raise DialFailed(f"TLS with {hub} failed ({explain_ssl_error(error)}): {error}") from error
+        raise DialFailed(str(await tls_fault(hub, route, error, TUNNEL_ALPN))) from error
     except FileNotFoundError as error:
         fault = own_fault(config, state) or f"{error.filename} is missing"
         raise DialFailed(fault, refused=True) from error

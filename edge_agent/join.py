@@ -8,6 +8,7 @@ there the directory counts as unused. Every failure has a name, `JoinFailed.reas
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import logging
 import re
@@ -20,7 +21,7 @@ from enum import StrEnum
 import msgspec
 from cryptography import x509
 
-from certs.contexts import explain_ssl_error, join_context, untrusting_context
+from certs.contexts import JOIN_ALPN, join_context, untrusting_context
 from certs.errors import CertificateRefused, PinMismatch, TokenMalformed
 from certs.identity import check_hub
 from certs.keys import make_key_and_csr
@@ -28,11 +29,12 @@ from certs.tokens import JoinToken, decode_token, secret_to_text
 from certs.trust import NotAMesh, mesh_of, pinned_root, to_pem
 from edge_agent.config import AgentConfig, load_config, save_config
 from edge_agent.credentials import CredentialRefused, check_certificate
-from edge_agent.dial import proxy_for
 from edge_agent.facts import gather_facts
-from edge_agent.join_http import Answer, request
+from edge_agent.hub_http import Answer, Call, exchange
 from edge_agent.policy import default_policy
+from edge_agent.proxies import BadProxy, ProxyFailed, route_to
 from edge_agent.state import StateDir, StateError
+from edge_agent.tls_faults import tls_fault
 from protocol.messages import Facts
 
 _log = logging.getLogger(__name__)
@@ -49,6 +51,7 @@ class Reason(StrEnum):
     ALREADY_JOINED = "already_joined"
     BAD_ADDRESS = "bad_address"
     UNREACHABLE = "unreachable"
+    PROXY = "proxy"
     TLS = "tls"
     WRONG_PIN = "wrong_pin"
     TOKEN_UNKNOWN = "token_unknown"  # noqa: S105
@@ -102,6 +105,7 @@ def join(
     *,
     hub_url: str | None = None,
     name: str | None = None,
+    proxy: str | None = None,
     agent_version: str = "",
     force: bool = False,
     wait: Callable[[float], None] = time.sleep,
@@ -113,6 +117,7 @@ def join(
         state: where to keep the identity.
         hub_url: https://host[:port]; without it the token's addresses are tried in order.
         name: the node's name; without it the hub takes the host name.
+        proxy: its URL or `DIRECT`, for now and for the agent; without it the environment decides.
         agent_version: told to the hub.
         force: replace an identity that is still valid.
         wait: waits for some seconds when the hub asks to come back later.
@@ -125,11 +130,11 @@ def join(
         token = decode_token(token_text)
     except TokenMalformed as error:
         raise JoinFailed(Reason.BAD_TOKEN, str(error)) from error
-    hubs = [_checked_address(hub_url)] if hub_url else list(token.hubs)
+    hubs = [check_address(hub_url)] if hub_url else list(token.hubs)
     state.prepare()
     with state.lock():
         _check_unused(state, force=force)
-        hub, root = _find_hub(hubs, token)
+        hub, root = _find_hub(hubs, token, proxy)
         key_pem, csr_pem = make_key_and_csr()
         body = _Body(
             secret=secret_to_text(token.secret),
@@ -137,19 +142,25 @@ def join(
             name=name,
             facts=gather_facts(agent_version=agent_version, verbs=default_policy().verbs),
         )
-        granted = _ask(hub, root, msgspec.json.encode(body), wait)
+        granted = _ask(hub, root, msgspec.json.encode(body), proxy, wait)
         _check_granted(granted, key_pem, root)
         config = AgentConfig(
             node_id=granted.node_id,
             mesh_id=root.mesh_id,
             name=granted.name,
             hubs=list(dict.fromkeys([hub, *token.hubs])),
+            proxy=proxy,
         )
         _write(state, config, key_pem, granted.certificate_pem.encode(), root)
     return config
 
 
-def _checked_address(hub_url: str) -> str:
+def check_address(hub_url: str) -> str:
+    """Return a hub's address as it is used everywhere.
+
+    Raises:
+        JoinFailed: it is no https://host[:port].
+    """
     address = hub_url.rstrip("/")
     if not _HUB.fullmatch(address):
         problem = f"{hub_url[:100]!r} is no hub's address: use https://HOST or https://HOST:PORT"
@@ -175,20 +186,21 @@ def _check_unused(state: StateDir, *, force: bool) -> None:
         raise JoinFailed(Reason.ALREADY_JOINED, problem)
 
 
-def _find_hub(hubs: list[str], token: JoinToken) -> tuple[str, _Root]:
+def _find_hub(hubs: list[str], token: JoinToken, proxy: str | None) -> tuple[str, _Root]:
     """Find the first address that answers with the pinned root; the last failure tells why none."""
     failure = JoinFailed(Reason.UNREACHABLE, "the token names no hub")
     for hub in hubs:
         try:
-            return hub, _fetch_root(hub, token.pin)
+            return hub, _fetch_root(hub, token.pin, proxy)
         except JoinFailed as error:
             _log.info("%s: %s", hub, error)
             failure = error
     raise failure
 
 
-def _fetch_root(hub: str, pin: bytes) -> _Root:
-    answer = _exchange(hub, "GET", "/api/v1/ca", None, untrusting_context(), None)
+def _fetch_root(hub: str, pin: bytes, proxy: str | None) -> _Root:
+    call = Call("GET", "/api/v1/ca")
+    answer = asyncio.run(_exchange(hub, call, untrusting_context(), proxy, None))
     if answer.status != 200:
         raise JoinFailed(Reason.REFUSED, f"{hub} answered {answer.status}: is it a Mooring hub?")
     try:
@@ -202,11 +214,14 @@ def _fetch_root(hub: str, pin: bytes) -> _Root:
         raise JoinFailed(Reason.WRONG_PIN, problem) from error
 
 
-def _ask(hub: str, root: _Root, body: bytes, wait: Callable[[float], None]) -> _Granted:
+def _ask(
+    hub: str, root: _Root, body: bytes, proxy: str | None, wait: Callable[[float], None]
+) -> _Granted:
     """Send the request, again when the hub is busy; any other answer is final."""
     context = join_context(to_pem([root.certificate]))
+    call = Call("POST", "/api/v1/join", body)
     for attempt in range(1, TRIES + 1):
-        answer = _exchange(hub, "POST", "/api/v1/join", body, context, root.mesh_id)
+        answer = asyncio.run(_exchange(hub, call, context, proxy, root.mesh_id))
         if answer.status not in (429, 503) or attempt == TRIES:
             break
         seconds = min(answer.retry_after_s or 5.0, WAIT_LIMIT_S)
@@ -229,13 +244,8 @@ def _refusal(answer: Answer) -> JoinFailed:
     return JoinFailed(Reason(problem.code) if known else Reason.REFUSED, problem.detail[:500])
 
 
-def _exchange(
-    hub: str,
-    method: str,
-    path: str,
-    body: bytes | None,
-    context: ssl.SSLContext,
-    mesh_id: str | None,
+async def _exchange(
+    hub: str, call: Call, context: ssl.SSLContext, proxy: str | None, mesh_id: str | None
 ) -> Answer:
     """Make one request; `mesh_id` names the hub to insist on, None for fetching the root."""
 
@@ -244,14 +254,20 @@ def _exchange(
             check_hub(der, mesh_id)
 
     try:
-        return request(hub, method, path, body, context=context, proxy=proxy_for(hub), check=check)
+        route = route_to(hub, proxy)
+    except BadProxy as error:
+        raise JoinFailed(Reason.PROXY, str(error)) from error
+    try:
+        return await exchange(hub, route, context, call, check=check)
     except ssl.SSLError as error:
-        problem = f"TLS with {hub} failed ({explain_ssl_error(error)}): {error.reason or error}"
+        problem = f"{await tls_fault(hub, route, error, JOIN_ALPN)}"
         raise JoinFailed(Reason.TLS, problem) from error
     except CertificateRefused as error:
         raise JoinFailed(Reason.TLS, f"{hub} is not the mesh's hub: {error}") from error
+    except ProxyFailed as error:
+        raise JoinFailed(Reason.PROXY, str(error)) from error
     except (OSError, http.client.HTTPException) as error:
-        problem = f"can't reach {hub}: {str(error) or type(error).__name__}"
+        problem = f"can't reach {hub}: {str(error) or 'no answer in time'}"
         raise JoinFailed(Reason.UNREACHABLE, problem) from error
 
 

@@ -134,7 +134,7 @@ class PolicyFile:
         stamp = self._read_stamp()
         if stamp is None or stamp != self._stamp:
             self._stamp = stamp
-            self._policy = self._load()
+            self._policy = read_policy(self._path)
             if isinstance(self._policy, str):
                 _log.error("everything is refused: %s", self._policy)
         if isinstance(self._policy, str):
@@ -155,15 +155,17 @@ class PolicyFile:
             return None
         return (status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_size)
 
-    def _load(self) -> Policy | str:
-        try:
-            if self._path.stat().st_mode & 0o022:
-                return f"{self._path} is writable by others: run chmod 600 on it"
-            return msgspec.json.decode(self._path.read_bytes(), type=Policy)
-        except FileNotFoundError:
-            return f"{self._path} is missing"
-        except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
-            return f"{self._path}: {error}"
+
+def read_policy(path: Path) -> Policy | str:
+    """Read a `policy.json`; a text says why it can't be used."""
+    try:
+        if path.stat().st_mode & 0o022:
+            return f"{path} is writable by others: run chmod 600 on it"
+        return msgspec.json.decode(path.read_bytes(), type=Policy)
+    except FileNotFoundError:
+        return f"{path} is missing"
+    except (OSError, ValueError) as error:  # msgspec's errors are ValueErrors
+        return f"{path}: {error}"
 
 
 def default_policy() -> Policy:

@@ -56,7 +56,9 @@ class RecordReader(Generic[T]):
                 end = start + _LENGTH.size + length
                 if end > size:
                     break
-                yield self._decode(view[start + _LENGTH.size : end])
+                with view[start + _LENGTH.size : end] as record:
+                    message = self._decode(record)
+                yield message
                 start = end
         finally:
             view.release()

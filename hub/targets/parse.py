@@ -68,7 +68,8 @@ def _explain(text: str, error: UnexpectedInput) -> InvalidTarget:
     elif isinstance(error, UnexpectedCharacters):
         expected = set(error.allowed or ())
         at = cast(int, error.pos_in_stream)
-    found = repr(text[at : at + 16].split(maxsplit=1)[0]) if text[at:].strip() else "the end"
+    words = text[at:].split(maxsplit=1)
+    found = repr(words[0][:16]) if words else "the end"
     wanted = ", ".join(word for name, word in _WORDS.items() if name in expected)
     return InvalidTarget(f"column {at + 1}: found {found}, expected {wanted}", at + 1)
 

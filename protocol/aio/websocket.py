@@ -168,6 +168,7 @@ async def connect_websocket(
     previous: Tunnel | None = None,
     headers: Mapping[str, str] | None = None,
     proxy: str | None = None,
+    connected: socket.socket | None = None,
     check: Callable[[bytes], None] | None = None,
 ) -> Tunnel:
     """Dial `url` (wss://…), attach a tunnel to the connection and return it.
@@ -180,6 +181,7 @@ async def connect_websocket(
             still has its session.
         headers: extra headers of the upgrade request.
         proxy: http://, https:// or socks5:// with optional credentials.
+        connected: a socket that leads to the hub already, instead of dialling.
         check: looks at the hub's certificate (DER) before a frame is sent; raises to refuse.
 
     Raises:
@@ -205,6 +207,7 @@ async def connect_websocket(
                 max_redirects=0,
                 enable_auto_pong=False,
                 proxy=proxy,
+                socket_factory=None if connected is None else lambda _: connected,
                 read_buffer_init_size=READ_BUFFER,
                 logger_name=_wire_log,
                 ssl_incoming_bio_size=TLS_BUFFER,

@@ -1,16 +1,12 @@
-"""Ways to a hub that are not straight: two ports, an HTTP proxy, the operator's own certificate."""
+"""Ways to reach a hub: two ports, the operator's own certificate, what browsers see."""
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import select
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -21,55 +17,6 @@ from tests.e2e.mesh import Mesh, wait_for
 
 pytestmark = pytest.mark.e2e
 Make = Callable[..., Mesh]
-
-
-class ConnectProxy:
-    """An HTTP proxy that knows CONNECT and counts what it joined."""
-
-    def __init__(self) -> None:
-        self.targets: list[str] = []
-        self.server = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self.server.getsockname()[1]}"
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        while True:
-            try:
-                client, _ = self.server.accept()
-            except OSError:
-                return
-            threading.Thread(target=self._join, args=(client,), daemon=True).start()
-
-    def _join(self, client: socket.socket) -> None:
-        head = b""
-        while b"\r\n\r\n" not in head:
-            head += client.recv(1024)
-        target = head.split()[1].decode()
-        self.targets.append(target)
-        host, _, port = target.rpartition(":")
-        with (
-            contextlib.suppress(ConnectionError),
-            client,
-            socket.create_connection((host, int(port))) as upstream,
-        ):
-            client.sendall(b"HTTP/1.1 200 joined\r\n\r\n")
-            pair = {client: upstream, upstream: client}
-            while True:
-                for ready in select.select(list(pair), [], [])[0]:
-                    data = ready.recv(65536)
-                    if not data:
-                        return
-                    pair[ready].sendall(data)
-
-
-@contextmanager
-def connect_proxy() -> Iterator[ConnectProxy]:
-    proxy = ConnectProxy()
-    try:
-        yield proxy
-    finally:
-        proxy.server.shutdown(socket.SHUT_RDWR)
-        proxy.server.close()
 
 
 def fingerprint(port: int, alpn: str, cafile: str | None = None) -> str:
@@ -84,26 +31,6 @@ def fingerprint(port: int, alpn: str, cafile: str | None = None) -> str:
         context.wrap_socket(raw, server_hostname="127.0.0.1") as connection,
     ):
         return hashlib.sha256(connection.getpeercert(True) or b"").hexdigest()
-
-
-def test_an_agent_behind_a_proxy_joins_and_serves_through_it(fresh_mesh: Make) -> None:
-    with connect_proxy() as proxy:
-        mesh = fresh_mesh()
-        mesh.base_env |= {"HTTPS_PROXY": proxy.url}
-        mesh.join("one")
-        joined = len(proxy.targets)
-        assert joined >= 1
-        mesh.start_agent("one")
-        mesh.base_env.pop("HTTPS_PROXY")
-        mesh.wait_status("one", "online")
-        mesh.run("exec", "one", "--", "true")
-        assert proxy.targets[joined:] == [f"127.0.0.1:{mesh.port}"]
-
-
-def test_no_proxy_is_honoured(fresh_mesh: Make) -> None:
-    mesh = fresh_mesh()
-    mesh.base_env |= {"HTTPS_PROXY": "http://127.0.0.1:1", "NO_PROXY": "127.0.0.1"}
-    mesh.add("one")
 
 
 def test_tunnels_on_a_port_of_their_own(fresh_mesh: Make) -> None:

@@ -126,6 +126,7 @@ def test_a_name_group_or_id_that_does_not_exist_is_an_error_wherever_it_stands(t
         ("~(a+)+", 2, "too many ways"),
         ('web and ~"(?=a)"', 12, "'?='"),
         ("~[z-a]", 3, "bad character range"),
+        ("web" + "\x1e" * 20 + "x", 4, "found 'x'"),
     ],
 )
 def test_an_error_points_at_its_column(target: str, column: int, says: str) -> None:

@@ -7,8 +7,9 @@ joins two without a socket.
 
 from protocol.aio.channel import Channel
 from protocol.aio.memory import memory_pair
+from protocol.aio.serving import Handler
 from protocol.aio.stream import Stream
-from protocol.aio.tunnel import Handler, Transport, Tunnel
+from protocol.aio.tunnel import Transport, Tunnel
 from protocol.errors import (
     GoAwayCode,
     LocalProtocolError,

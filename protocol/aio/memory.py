@@ -7,7 +7,8 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from protocol.aio.tunnel import Handler, Tunnel
+from protocol.aio.serving import Handler
+from protocol.aio.tunnel import Tunnel
 from protocol.frames import Hello
 from protocol.guard import DEFAULT_LIMITS, LIMITS_OF_HUB, Limits
 from protocol.messages import AgentOpen, HubOpen

@@ -15,16 +15,16 @@ import logging
 import math
 import random
 import time
-from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeAlias, assert_never
+from collections.abc import Callable
+from typing import Protocol, assert_never
 
 from protocol import events as ev
+from protocol.aio.serving import Handler, Serving
 from protocol.aio.stream import Stream
 from protocol.counts import Counts, Death
 from protocol.errors import (
     GoAwayCode,
     LocalProtocolError,
-    ProtocolError,
     RemoteProtocolError,
     ResetCode,
     StreamReset,
@@ -43,9 +43,6 @@ TRANSPORT_HIGH = 16 * 1024  # bytes that wait below the scheduler, plus one fram
 CLOSE_TIMEOUT_S = 2.0
 RESUME_WITHIN_S = 60.0
 UNREAD_TIMEOUT_S = 35.0  # a peer that takes no byte of what waits for so long is gone
-HANDLER_GRACE_S = 5.0  # an agent dials again only when its last tunnel's handlers are gone
-
-Handler: TypeAlias = Callable[[Open, Stream], Awaitable[None]]
 
 
 class Transport(Protocol):
@@ -96,7 +93,6 @@ class Tunnel:
         """
         self.loop = asyncio.get_running_loop()
         self.name = name
-        self._handler = handler
         self._session = Session(
             side,
             hello,
@@ -109,14 +105,12 @@ class Tunnel:
             name=resume,
         )
         self._counts = counts
-        self._most_handlers = 2 * limits.max_streams
         self._session.holding.shed = self._shed
         self._streams: dict[int, Stream] = {}
         self._transport: Transport | None = None
         self._taken = -math.inf  # bytes that the transport has passed on, when that last grew
         self._taken_at = 0.0
-        self._tasks: asyncio.TaskGroup | None = None
-        self._serving: set[asyncio.Task[None]] = set()
+        self._serving = Serving(handler, 2 * limits.max_streams, name)
         self._timer: asyncio.TimerHandle | None = None
         self._flush_scheduled = False
         self._connected = asyncio.Event()
@@ -209,16 +203,14 @@ class Tunnel:
         """Serve streams until the tunnel ends; returns why. Cancelling it closes the tunnel."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                self._tasks = tasks
-                for stream in list(self._streams.values()):
-                    if stream.id % 2 != self._session.own_parity:
-                        self._serve(stream)
-                reason = await self.wait_closed()
-                self._tasks = None
-                await self._dismiss_handlers()
+                with self._serving.within(tasks):
+                    for stream in list(self._streams.values()):
+                        if stream.id % 2 != self._session.own_parity:
+                            self._serving.serve(stream)
+                    reason = await self.wait_closed()
+                await self._serving.dismiss()
             return reason
         finally:
-            self._tasks = None
             self.abort("cancelled")
 
     async def close(
@@ -343,15 +335,6 @@ class Tunnel:
 
     # --- inside ---
 
-    async def _dismiss_handlers(self) -> None:
-        """Let handlers see the end of their streams; cancel those that do not look."""
-        if not self._serving:
-            return
-        _, late = await asyncio.wait(self._serving, timeout=HANDLER_GRACE_S)
-        for task in late:
-            logger.warning("%s: a handler outlived its tunnel and is cancelled", self.name)
-            task.cancel()
-
     def _violated(self, error: RemoteProtocolError) -> None:
         """End the tunnel: the peer broke the protocol."""
         logger.warning("%s: protocol violation: %s", self.name, error.reason)
@@ -411,7 +394,7 @@ class Tunnel:
                         stream.received(data)
                 case ev.StreamOpened(stream_id, message):
                     stream = self._streams[stream_id] = Stream(self, stream_id, message)
-                    self._serve(stream)
+                    self._serving.serve(stream)
                 case ev.StreamFinished(stream_id):
                     if (stream := self._streams.get(stream_id)) is not None:
                         stream.finished()
@@ -432,32 +415,6 @@ class Tunnel:
                     self._schedule_tick()
                 case _:
                     assert_never(event)
-
-    def _serve(self, stream: Stream) -> None:
-        """Start the handler of a stream that the peer opened; before `run` it waits for it."""
-        if len(self._serving) >= self._most_handlers:
-            stream.reset(ResetCode.OVERLOADED, "streams that ended are still being cleared up")
-        elif self._tasks is not None:
-            task = self._tasks.create_task(self._handle(stream))
-            self._serving.add(task)
-            task.add_done_callback(self._serving.discard)
-
-    async def _handle(self, stream: Stream) -> None:
-        assert self._handler is not None, "a side without a handler accepts no streams"
-        try:
-            await self._handler(stream.message, stream)
-        except (StreamReset, TunnelClosed) as error:
-            logger.debug("%s: stream %d ended: %s", self.name, stream.id, error)
-            stream.reset(ResetCode.CANCELLED, str(error))  # it may have been another one's end
-        except ProtocolError as error:
-            logger.warning("%s: stream %d: %s", self.name, stream.id, error)
-            stream.reset(ResetCode.PROTOCOL, str(error))
-        except Exception:
-            kind = type(stream.message).__name__
-            logger.exception("%s: stream %d (%s) failed", self.name, stream.id, kind)
-            stream.reset(ResetCode.INTERNAL, "internal error")
-        else:
-            stream.leave()
 
     def _flush(self) -> None:
         """Hand frames to the transport while it takes them."""

@@ -31,7 +31,6 @@ from protocol.aio import (
     TunnelClosed,
     memory_pair,
 )
-from protocol.aio import tunnel as tunnel_module
 from protocol.aio.stream import WRITE_HIGH
 from protocol.aio.websocket import (
     ConnectRefused,
@@ -359,7 +358,7 @@ async def test_the_hubs_certificate_is_checked_before_a_frame_is_sent(mesh: Mesh
 async def test_a_handler_that_ignores_the_end_does_not_hold_the_tunnel(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(tunnel_module, "HANDLER_GRACE_S", 0.05)
+    monkeypatch.setattr("protocol.aio.serving.GRACE_S", 0.05)
     serving = asyncio.Event()
 
     async def deaf(_: messages.Open, stream: Stream) -> None:

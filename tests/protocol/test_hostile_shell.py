@@ -9,7 +9,16 @@ from functools import partial
 import pytest
 
 from protocol import frames, messages
-from protocol.aio import Channel, ResetCode, Stream, StreamReset, Tunnel, TunnelClosed, memory_pair
+from protocol.aio import (
+    Channel,
+    Handler,
+    ResetCode,
+    Stream,
+    StreamReset,
+    Tunnel,
+    TunnelClosed,
+    memory_pair,
+)
 from protocol.aio import stream as stream_module
 from protocol.aio import tunnel as tunnel_module
 from protocol.aio.memory import join
@@ -53,7 +62,7 @@ async def test_who_half_closes_all_its_streams_and_stays_loses_them(
             assert await stream.read() == b"done"
             assert await stream.read() == b""
             await stream.write(bytes(INITIAL_WINDOW))  # never FIN
-        await until(lambda: accepted.stream_count == 256 and not accepted._serving)
+        await until(lambda: accepted.stream_count == 256 and not accepted._serving.tasks)
         assert accepted.holding.held == 0
         overdue(accepted)
         assert accepted.stream_count == 0
@@ -98,7 +107,7 @@ async def test_a_record_that_waits_for_us_is_not_hurried() -> None:
         await received.wait()
         assert [served.due for served in dialled._streams.values()] == [None]
         stream.reset(ResetCode.CANCELLED)
-        for task in dialled._serving:
+        for task in dialled._serving.tasks:
             task.cancel()
 
 
@@ -116,7 +125,7 @@ async def test_handlers_of_streams_that_are_gone_are_bounded() -> None:
             stream.reset(ResetCode.CANCELLED)
             await until(partial(has_seen, accepted, stream))
             await until(lambda: accepted.stream_count == 0)
-            codes.append(len(accepted._serving))
+            codes.append(len(accepted._serving.tasks))
         assert max(codes) == 8
         release.set()
 
@@ -171,9 +180,7 @@ async def test_what_waits_on_a_stream_that_nobody_refers_to_is_no_longer_held() 
 class joined:  # reads as the context manager it is
     """A tunnel whose accepting end serves with the budget and the counts given."""
 
-    def __init__(
-        self, handler: tunnel_module.Handler, budget: Budget, counts: Counts | None = None
-    ) -> None:
+    def __init__(self, handler: Handler, budget: Budget, counts: Counts | None = None) -> None:
         self.dialled = Tunnel(Side.DIALLED, Hello())
         self.accepted = Tunnel(
             Side.ACCEPTED,

@@ -70,7 +70,7 @@ def alive() -> Counter[str]:
 
 async def settled(*tunnels: Tunnel) -> None:
     async with asyncio.timeout(10):
-        while any(tunnel.stream_count or tunnel._serving for tunnel in tunnels):
+        while any(tunnel.stream_count or tunnel._serving.tasks for tunnel in tunnels):
             await asyncio.sleep(0)
 
 

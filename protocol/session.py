@@ -572,9 +572,10 @@ class Session:
         self._queue_control(frames.reset(stream_id, code, reason), stream_id)
 
     def _fail(self, error: RemoteProtocolError) -> None:
-        """The peer violated SPEC: count it and queue GOAWAY, once."""
+        """The peer violated SPEC: count it and queue GOAWAY, once, before all that waits."""
         if not self._failed:
             self._failed = True
+            self._control.clear()
             self._counts.violations[error.code] += 1
             self.go_away(error.code, error.reason)
 

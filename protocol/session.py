@@ -574,7 +574,8 @@ class Session:
     def _fail(self, error: RemoteProtocolError) -> None:
         """The peer violated SPEC: count it and queue GOAWAY, once, before all that waits."""
         if not self._failed:
-            self._failed = True
+            self._failed, self._owes_ack = True, False
+            self._again.clear()
             self._control.clear()
             self._counts.violations[error.code] += 1
             self.go_away(error.code, error.reason)

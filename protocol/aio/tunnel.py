@@ -338,7 +338,9 @@ class Tunnel:
     def _violated(self, error: RemoteProtocolError) -> None:
         """End the tunnel: the peer broke the protocol."""
         logger.warning("%s: protocol violation: %s", self.name, error.reason)
-        self._flush()
+        goaway = self._session.next_frame()
+        if goaway is not None and self._transport is not None:
+            self._transport.send(goaway[1])  # also when much waits for a peer that does not read
         self._end(f"protocol violation: {error.reason}")
 
     def _end(self, reason: str) -> None:

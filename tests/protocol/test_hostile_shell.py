@@ -19,7 +19,6 @@ from protocol.aio import (
     TunnelClosed,
     memory_pair,
 )
-from protocol.aio import stream as stream_module
 from protocol.aio import tunnel as tunnel_module
 from protocol.aio.memory import join
 from protocol.counts import Counts, Death
@@ -48,11 +47,7 @@ def overdue(tunnel: Tunnel) -> None:
     tunnel._tick()
 
 
-async def test_who_half_closes_all_its_streams_and_stays_loses_them(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(stream_module, "HALF_DONE_S", 0.0)
-
+async def test_who_half_closes_all_its_streams_and_stays_loses_them() -> None:
     async def answer(_: messages.Open, stream: Stream) -> None:
         await stream.write(b"done")
 
@@ -64,6 +59,9 @@ async def test_who_half_closes_all_its_streams_and_stays_loses_them(
             await stream.write(bytes(INITIAL_WINDOW))  # never FIN
         await until(lambda: accepted.stream_count == 256 and not accepted._serving.tasks)
         assert accepted.holding.held == 0
+        for served in accepted._streams.values():
+            assert served.due is not None
+            served.due = 0.0
         overdue(accepted)
         assert accepted.stream_count == 0
         await until(lambda: dialled.stream_count == 0)

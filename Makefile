@@ -4,6 +4,7 @@ SHELL := /bin/sh
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
+JOBS ?= 2
 VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/stamps
@@ -28,7 +29,7 @@ up: $(STAMPS)/hub ## Start a hub and one agent on this host; Ctrl-C stops both (
 	@exec $(BIN)/mooring up $(UP)
 
 test: $(STAMPS)/dev debian-packages ## Install what the tests need and run them all (ARGS="-k name")
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n $(JOBS) --dist loadfile $(ARGS)
 
 check: $(STAMPS)/dev $(STAMPS)/node ## Formatting, lint, types, import contracts, UI checks
 	$(BIN)/ruff format --check .

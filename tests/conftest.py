@@ -5,6 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("mooring", deadline=None)  # a busy machine is no failure
+settings.load_profile("mooring")
 
 
 @pytest.fixture(scope="session")

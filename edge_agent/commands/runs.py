@@ -21,6 +21,7 @@ import signal
 import time
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -106,6 +107,7 @@ class Runs:
         self._tasks = asyncio.TaskGroup()
         self._supervisors: set[asyncio.Task[None]] = set()
         self._threads = ThreadPoolExecutor(self._limits.at_once + 2, thread_name_prefix="runs")
+        self._trimming = asyncio.Lock()
 
     async def __aenter__(self) -> Runs:
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -297,8 +299,10 @@ class Runs:
                 return
         except TimeoutError:
             await self._in_thread(run.files.sync)
-        for surplus in self._surplus():
-            await self._in_thread(surplus)
+        async with self._trimming:  # one at a time, or two drop the same
+            for surplus in self._surplus():
+                with suppress(FileNotFoundError):  # acknowledged and removed meanwhile
+                    await self._in_thread(surplus)
 
     def _surplus(self) -> list[Callable[[], None]]:
         """Return what to delete to come back within the bounds, oldest first."""

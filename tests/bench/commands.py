@@ -25,6 +25,8 @@ MASTER = "ssh ControlMaster"
 SINGLE = {NAME: 200, "MeshCentral": 60, MASTER: 60, "new ssh": 10}
 """How many commands a round runs."""
 FLEET_TASKS = 15
+WARM_UP = 2
+ANSWER_S = 60.0
 AGENT_MIB = 80
 """Free memory that an agent must find, or a fleet is left out."""
 Measure = Callable[[], Latency]
@@ -111,7 +113,7 @@ def _fleet(
         pool = opened.enter_context(ThreadPoolExecutor(size))
 
         def on_all() -> None:
-            list(pool.map(lambda _: subprocess.run([*over, "true"], check=True), range(size)))
+            list(pool.map(lambda _: _process([*over, "true"]), range(size)))
 
         contestants[f"{MASTER}, {size} at once"] = lambda: latency(
             [_time(on_all) for _ in range(FLEET_TASKS)]
@@ -138,20 +140,23 @@ async def _task(hub: AsyncClient, spec: models.TaskSpec) -> None:
 
 
 async def _timed(count: int, act: Callable[[], Awaitable[object]]) -> Latency:
-    """Time `count` acts after two that warm up."""
-    for _ in range(2):
-        await act()
+    """Time `count` acts after some that warm up."""
     samples = []
-    for _ in range(count):
+    for _ in range(WARM_UP + count):
         started = time.perf_counter()
-        await act()
+        async with asyncio.timeout(ANSWER_S):
+            await act()
         samples.append(time.perf_counter() - started)
         await asyncio.sleep(0)
-    return latency(samples)
+    return latency(samples[WARM_UP:])
 
 
 def _processes(argv: list[str], count: int) -> Latency:
-    return latency([_time(lambda: subprocess.run(argv, check=True)) for _ in range(count)])
+    return latency([_time(lambda: _process(argv)) for _ in range(count)])
+
+
+def _process(argv: list[str]) -> None:
+    subprocess.run(argv, check=True, timeout=ANSWER_S)
 
 
 def _time(act: Callable[[], object]) -> float:

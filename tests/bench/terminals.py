@@ -30,6 +30,7 @@ FLOOD_BYTES = 4 * MIB
 PROMPT = b"bench-prompt>"
 ANSWER_S = 20.0
 FILE_S = 60.0
+TURN_S = 180.0
 FLOODS = 3
 
 Opener = Callable[[], AbstractAsyncContextManager[Terminal]]
@@ -70,7 +71,7 @@ def _terminals(stage: Stage) -> dict[str, Opened]:
 
 async def _measure(opener: Opener, file: Path, pids: Callable[[], list[int]]) -> dict[str, float]:
     metrics: dict[str, float] = {}
-    async with opener() as terminal:
+    async with asyncio.timeout(TURN_S), opener() as terminal:
         screen = Screen(terminal)
         await terminal.write(b"exec bash --norc --noprofile\n")
         await screen.settle()

@@ -121,7 +121,7 @@ class OpenSSH:
         try:
             for _ in range(50):
                 check = [*over[:-1], "-O", "check", "node"]
-                if subprocess.run(check, capture_output=True).returncode == 0:
+                if subprocess.run(check, capture_output=True, timeout=10).returncode == 0:
                     break
                 program.check()
                 time.sleep(0.1)

@@ -55,7 +55,7 @@ def main(argv: list[str]) -> int:
         commit=_commit(),
         machine=machine(),
         versions=_versions(),
-        command=" ".join(["python -m tests.bench", *argv]),
+        command=_command(chosen),
         rounds=options.rounds,
         load_before=before,
         load_after=load(),
@@ -113,6 +113,15 @@ def _report(argv: list[str]) -> int:
     except (OSError, ValueError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     return 0
+
+
+def _command(chosen: argparse.Namespace) -> str:
+    """What to type for the same run again, wherever its output went."""
+    words = ["python -m tests.bench", *chosen.benchmarks]
+    words += [f"--rounds {chosen.rounds}", f"--seconds {chosen.seconds:g}"]
+    if "exec" in chosen.benchmarks:
+        words.append(f"--agents {' '.join(map(str, chosen.agents))}")
+    return " ".join([*words, *(["--no-peers"] if chosen.no_peers else [])])
 
 
 def _complete(results: dict[str, Result]) -> bool:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from tests.bench import traffic
-from tests.bench.measure import Latency, Rounds
+from tests.bench.measure import Rounds
 from tests.bench.peers.tunnel import TunnelPeer
 from tests.bench.relay import RELAY
 from tests.bench.report import Result, Table, number, pair, ranges
 from tests.bench.stage import Stages
 from tests.bench.targets import Targets
-from tests.bench.traffic import BOTH, Direction
+from tests.bench.traffic import BOTH
 from tests.bench.tunnels import OPENSSH, tunnels
 
 ROUNDS = "B1-B3"
 IDLE_ECHOES = 200
-BUSY_ECHOES = 400
 
 
 def run(stages: Stages) -> Result:
@@ -39,21 +38,9 @@ def _measure(targets: Targets, peer: TunnelPeer, seconds: float) -> dict[str, fl
         if peer.path():
             metrics[f"{way}_server_cpu"] = bulk.server_cpu
             metrics[f"{way}_path_cpu"] = bulk.path_cpu
-        busy = _echo_beside(targets, peer, way, seconds)
+        _, busy = traffic.bulk_and_echo(targets, peer, way, seconds)
         metrics |= {f"{way}_busy_p50": busy.p50, f"{way}_busy_p99": busy.p99}
     return metrics
-
-
-def _echo_beside(targets: Targets, peer: TunnelPeer, way: Direction, seconds: float) -> Latency:
-    found: list[Latency] = []
-    traffic.bulk(
-        targets,
-        peer,
-        way,
-        seconds,
-        beside=lambda: found.append(traffic.echo(peer.ports.echo, BUSY_ECHOES, limit_s=seconds)),
-    )
-    return found[0]
 
 
 def _bulk_table(values: Rounds) -> Table:

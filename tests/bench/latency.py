@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from tests.bench import traffic
 from tests.bench.link import Link
-from tests.bench.measure import Latency, Rounds
+from tests.bench.measure import Rounds
 from tests.bench.peers.tunnel import TunnelPeer
 from tests.bench.relay import RELAY
 from tests.bench.report import Result, Table, number, pair, ranges
@@ -19,7 +19,6 @@ from tests.bench.tunnels import FAR, OPENSSH, tunnels
 
 LINKS = (Link(40, 100), Link(100, 100), Link(100, 10))
 IDLE_ECHOES = 20
-BUSY_ECHOES = 400
 WARM_UP_S = 3.0
 """Windows that grow double once a round trip; what is counted is what they come to."""
 
@@ -49,14 +48,9 @@ def run(stages: Stages) -> Result:
 def _measure(targets: Targets, peer: TunnelPeer, seconds: float) -> dict[str, float]:
     metrics = {"idle_p50": traffic.echo(peer.ports.echo, IDLE_ECHOES, limit_s=10.0).p50}
     for way in BOTH:
-        busy: list[Latency] = []
-
-        def beside(busy: list[Latency] = busy) -> None:
-            busy.append(traffic.echo(peer.ports.echo, BUSY_ECHOES, limit_s=seconds))
-
-        bulk = traffic.bulk(targets, peer, way, seconds, warm_up_s=WARM_UP_S, beside=beside)
+        bulk, busy = traffic.bulk_and_echo(targets, peer, way, seconds, WARM_UP_S)
         metrics[f"{way}_mib_s"] = bulk.mib_per_s
-        metrics |= {f"{way}_busy_p50": busy[0].p50, f"{way}_busy_p99": busy[0].p99}
+        metrics |= {f"{way}_busy_p50": busy.p50, f"{way}_busy_p99": busy.p99}
     return metrics
 
 

@@ -27,6 +27,7 @@ WARM_UP_S = 0.7
 TAIL_S = 0.3
 ECHO_BYTES = 64
 ECHO_PAUSE_S = 0.004
+BUSY_ECHOES = 400
 OPENS_PER_S = 40
 """Slower than the 50 a second that a tunnel of ours allows; the same for everyone."""
 ARRIVE_S = 20.0
@@ -106,6 +107,23 @@ def bulk(
         raise ConnectionError("no bytes came through")
     gib = size / GIB
     return Bulk(size / took_s / MIB, used / gib, used_in_all / gib)
+
+
+def bulk_and_echo(
+    targets: Targets,
+    tunnel: TunnelPeer,
+    direction: Direction,
+    seconds: float,
+    warm_up_s: float = WARM_UP_S,
+) -> tuple[Bulk, Latency]:
+    """Push one stream through, and measure echoes beside it."""
+    found: list[Latency] = []
+
+    def beside() -> None:
+        found.append(echo(tunnel.ports.echo, BUSY_ECHOES, limit_s=seconds))
+
+    pushed = bulk(targets, tunnel, direction, seconds, warm_up_s=warm_up_s, beside=beside)
+    return pushed, found[0]
 
 
 @contextlib.contextmanager

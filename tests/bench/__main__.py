@@ -79,9 +79,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=3, help="alternating rounds (3)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a bulk load (3)")
-    parser.add_argument(
-        "--agents", type=int, nargs="*", default=[10, 50], help="sizes of fleets (10 50)"
-    )
+    parser.add_argument("--agents", type=int, nargs="*", default=[], help="sizes of fleets (10 50)")
     parser.add_argument("--no-peers", action="store_true", help="only ourselves and the relay")
     parser.add_argument("--output", type=Path, default=Path("bench.json"))
     chosen = parser.parse_args(argv)
@@ -119,7 +117,7 @@ def _command(chosen: argparse.Namespace) -> str:
     """What to type for the same run again, wherever its output went."""
     words = ["python -m tests.bench", *chosen.benchmarks]
     words += [f"--rounds {chosen.rounds}", f"--seconds {chosen.seconds:g}"]
-    if "exec" in chosen.benchmarks:
+    if chosen.agents:
         words.append(f"--agents {' '.join(map(str, chosen.agents))}")
     return " ".join([*words, *(["--no-peers"] if chosen.no_peers else [])])
 

@@ -24,6 +24,7 @@ SINGLE_ROUNDS, FLEET_ROUNDS = "B4 single", "B4 fleet"
 MASTER = "ssh ControlMaster"
 SINGLE = {NAME: 200, "MeshCentral": 60, MASTER: 60, "new ssh": 10}
 """How many commands a round runs."""
+FLEETS = (10, 50)
 FLEET_TASKS = 15
 WARM_UP = 2
 ANSWER_S = 60.0
@@ -43,7 +44,7 @@ def run(stages: Stages) -> Result:
         contestants = _single(stage, over)
         for number_of_round in single.each(options.rounds):
             stage.measure(f"B4 round {number_of_round}", contestants, _noting(single))
-        for size in sorted(options.agents):
+        for size in sorted(options.agents or FLEETS):
             with stage.absent.spare(f"{size} agents"):
                 _grow(stage, size)
                 contestants = _fleet(stage, size, over, opened)

@@ -35,7 +35,8 @@ class Options:
 
     rounds: int = 3
     seconds: float = 3.0
-    agents: tuple[int, ...] = (10, 50)
+    agents: tuple[int, ...] = ()
+    """Sizes of fleets; none: the benchmark's own."""
     peers: bool = True
 
 

@@ -54,8 +54,6 @@ VERSION = version("mooring")
 REPORT_EVERY_S = 300.0
 """How often facts are gathered again; they are sent when they changed."""
 READY_TIMEOUT_S = 15.0
-REPLACED_WAIT_S = 5.0
-"""At least so long after another tunnel of this node took over: it may be our own successor."""
 
 
 def run(state_dir: Path) -> int:
@@ -138,12 +136,7 @@ class Agent:
             return self._backoff.refused() if error.refused else self._backoff.lost(0)
         lived = time.monotonic() - started
         logger.warning("the tunnel to %s ended after %.0f s: %s", hub, lived, closed)
-        goaway = tunnel.goaway
-        if goaway is not None and goaway.code is GoAwayCode.REVOKED:
-            return self._backoff.refused()
-        if goaway is not None and goaway.code is GoAwayCode.REPLACED:
-            return max(REPLACED_WAIT_S, self._backoff.lost(0))
-        return self._backoff.lost(lived, goaway.retry_after_s if goaway is not None else 0.0)
+        return self._backoff.ended(lived, tunnel.goaway)
 
     async def _live(self, tunnel: Tunnel, hub: str) -> TunnelClosed:
         async with asyncio.TaskGroup() as tasks:

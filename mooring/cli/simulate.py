@@ -31,6 +31,7 @@ from mooring.cli.up import default_state_dir
 from mooring.sdk import calls
 from mooring.sdk.async_client import AsyncClient
 from mooring.sdk.errors import MooringError, NotFound
+from mooring.sdk.models import JoinToken
 
 if TYPE_CHECKING:
     from edge_agent.simulated.orders import Orders, Tally
@@ -116,37 +117,37 @@ async def _until_stopped(wanted: _Wanted) -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     try:
-        async with AsyncClient.connect() as operator:
-            note(f"simulating against {operator.identity.url}: do this to your own hub only")
-            await _run(wanted, operator, stop)
+        await _run(wanted, stop)
     except* MooringError as group:
         raise group.exceptions[0] from None
     return 0
 
 
-async def _run(wanted: _Wanted, operator: AsyncClient, stop: asyncio.Event) -> None:
+async def _run(wanted: _Wanted, stop: asyncio.Event) -> None:
     from edge_agent.simulated.orders import Orders
 
-    strangers = set(await _strangers(wanted, operator))
-    async with _tokens(operator, len(strangers)) as tokens:
-        shares = [wanted.names[first :: wanted.processes] for first in range(wanted.processes)]
-        joins = _joins(shares, strangers, tokens)
+    async with AsyncClient.connect() as operator:  # not for longer: an idle one delays a hub's stop
+        url = operator.identity.url
+        note(f"simulating against {url}: do this to your own hub only")
+        strangers = set(await _strangers(wanted, operator))
+        tokens = await _make_tokens(operator, len(strangers))
+    shares = [wanted.names[first :: wanted.processes] for first in range(wanted.processes)]
+    joins = _joins(shares, strangers, [token.token for token in tokens for _ in range(token.uses)])
+    try:
         async with contextlib.AsyncExitStack() as running:
-            fleets = [
-                await running.enter_async_context(
-                    _fleet(
-                        Orders(
-                            hub=operator.identity.url,
-                            state_dir=str(wanted.directory),
-                            names=names,
-                            joins=join,
-                            metrics_s=wanted.metrics_s,
-                        )
-                    )
+            fleets = []
+            for names, join in zip(shares, joins, strict=True):
+                orders = Orders(
+                    hub=url,
+                    state_dir=str(wanted.directory),
+                    names=names,
+                    joins=join,
+                    metrics_s=wanted.metrics_s,
                 )
-                for names, join in zip(shares, joins, strict=True)
-            ]
+                fleets.append(await running.enter_async_context(_fleet(orders)))
             await _watch(fleets, stop, wanted.json)
+    finally:
+        await _delete_tokens(tokens)
 
 
 async def _strangers(wanted: _Wanted, operator: AsyncClient) -> list[str]:
@@ -181,22 +182,20 @@ def _is_known(directory: Path, mesh: str, known: set[str]) -> bool:
     return config.node_id in known
 
 
-@asynccontextmanager
-async def _tokens(operator: AsyncClient, joins: int) -> AsyncIterator[list[str]]:
-    """Lend join tokens for so many nodes, each text as often as it has uses."""
-    texts: list[str] = []
-    async with contextlib.AsyncExitStack() as made:
-        for first in range(0, joins, USES_PER_TOKEN):
-            uses = min(USES_PER_TOKEN, joins - first)
-            token = await operator.call(calls.create_join_token(uses))
-            made.push_async_callback(_delete_token, operator, token.id)
-            texts += [token.token or ""] * uses
-        yield texts
+async def _make_tokens(operator: AsyncClient, joins: int) -> list[JoinToken]:
+    """Make join tokens for so many nodes."""
+    return [
+        await operator.call(calls.create_join_token(min(USES_PER_TOKEN, joins - first)))
+        for first in range(0, joins, USES_PER_TOKEN)
+    ]
 
 
-async def _delete_token(operator: AsyncClient, token: str) -> None:
-    with contextlib.suppress(MooringError):  # it expires in an hour
-        await operator.call(calls.delete_join_token(token))
+async def _delete_tokens(tokens: Sequence[JoinToken]) -> None:
+    """Leave no use of a token behind; those that can't be deleted expire in an hour."""
+    with contextlib.suppress(MooringError):
+        async with AsyncClient.connect() as operator:
+            for token in tokens:
+                await operator.call(calls.delete_join_token(token.id))
 
 
 def _joins(

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from tests.bench import commands, forwards, terminals
+from tests.bench import commands, forwards, scale, terminals
 from tests.bench.measure import load
 from tests.bench.report import Report, Result, Table, machine, write
 from tests.bench.stage import Stage, stage
@@ -20,11 +20,17 @@ from tests.bench.stage import Stage, stage
 Benchmark = Callable[[Stage, argparse.Namespace], Result]
 BENCHMARKS: dict[str, Benchmark] = {
     "forward": lambda stage, chosen: forwards.run(stage, chosen.rounds, chosen.seconds),
-    "exec": lambda stage, chosen: commands.run(stage, chosen.rounds, chosen.agents),
+    "exec": lambda stage, chosen: commands.run(stage, chosen.rounds, chosen.agents or [10, 50]),
     "shell": lambda stage, chosen: terminals.run(stage, chosen.rounds),
+    "scale": lambda stage, chosen: scale.run(
+        stage, chosen.agents or [10, 100, 1000, 10_000], chosen.plot
+    ),
 }
-"""forward: B1–B3; exec: B4; shell: B5. The fleet of B4 comes last: its agents stay."""
-ORDER = ("forward", "shell", "exec")
+"""forward: B1–B3; exec: B4; shell: B5; scale: B7–B9, B15. The fleet of B4 comes last: its agents
+stay."""
+ORDER = ("forward", "shell", "scale", "exec")
+DEFAULT = ("forward", "shell", "exec")
+"""Without scale, which takes half an hour up to 10,000 agents."""
 
 
 def main(argv: list[str]) -> int:
@@ -35,7 +41,8 @@ def main(argv: list[str]) -> int:
     before = load()
     results: dict[str, Result] = {}
     tables: list[Table] = []
-    with stage(peers=not chosen.no_peers) as up:
+    alone = chosen.no_peers or chosen.benchmarks == ["scale"]
+    with stage(peers=not alone) as up:
         for name in ORDER:
             if name in chosen.benchmarks:
                 results[name] = BENCHMARKS[name](up, chosen)
@@ -57,14 +64,18 @@ def main(argv: list[str]) -> int:
 def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument(
-        "benchmarks", nargs="*", metavar="BENCHMARK", help=f"of {', '.join(ORDER)}; default: all"
+        "benchmarks",
+        nargs="*",
+        metavar="BENCHMARK",
+        help=f"of {', '.join(ORDER)}; default: {', '.join(DEFAULT)}",
     )
     parser.add_argument("--rounds", type=int, default=3, help="alternating rounds (3)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a bulk load (3)")
     parser.add_argument(
-        "--agents", type=int, nargs="*", default=[10, 50], help="sizes of fleets (10 50)"
+        "--agents", type=int, nargs="*", help="sizes of fleets (10 50; scale: 10 100 1000 10000)"
     )
     parser.add_argument("--no-peers", action="store_true", help="only ourselves and the relay")
+    parser.add_argument("--plot", type=Path, default=Path("docs/images/scale.svg"))
     parser.add_argument("--output", type=Path, default=Path("bench.json"))
     chosen = parser.parse_args(argv)
     unknown = set(chosen.benchmarks) - set(ORDER)
@@ -72,9 +83,10 @@ def _parse(argv: list[str]) -> argparse.Namespace:
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}")
     if not 1 <= chosen.rounds <= 20 or not 0.5 <= chosen.seconds <= 20:
         parser.error("rounds are 1 to 20, seconds 0.5 to 20")
-    if any(not 1 <= size <= 200 for size in chosen.agents):
-        parser.error("a fleet has 1 to 200 agents")
-    chosen.benchmarks = chosen.benchmarks or list(ORDER)
+    chosen.benchmarks = chosen.benchmarks or list(DEFAULT)
+    most = 200 if "exec" in chosen.benchmarks else 50_000  # real agents, or simulated ones
+    if any(not 1 <= size <= most for size in chosen.agents or []):
+        parser.error(f"a fleet has 1 to {most} agents")
     return chosen
 
 

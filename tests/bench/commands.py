@@ -57,7 +57,7 @@ def _single_round(stage: Stage, values: Rounds, number_of_round: int) -> None:
             control = await Control.open(central.account)
             try:
                 count = SINGLE["MeshCentral"]
-                return await _timed(count, lambda: control.run(central.node, "true"))
+                return await timed(count, lambda: control.run(central.node, "true"))
             finally:
                 await control.close()
 
@@ -92,10 +92,10 @@ async def _mooring(mooring: Mooring, target: str, count: int) -> Latency:
     """Tasks one after the other over one client's open connections."""
     spec = models.TaskSpec(target=target, argv=["true"])
     async with AsyncClient(mooring.identity()) as hub:
-        return await _timed(count, lambda: _task(hub, spec))
+        return await timed(count, lambda: run_task(hub, spec))
 
 
-async def _task(hub: AsyncClient, spec: models.TaskSpec) -> None:
+async def run_task(hub: AsyncClient, spec: models.TaskSpec) -> None:
     """Create a task and read its stream to the summary, which follows the stored results."""
     task = await hub.call(calls.run(spec))
     events: AsyncIterator[models.TaskEvent] = hub.stream(calls.task_stream(task.id))
@@ -106,7 +106,7 @@ async def _task(hub: AsyncClient, spec: models.TaskSpec) -> None:
         raise RuntimeError(f"task {task.id} did not succeed: {summary}")
 
 
-async def _timed(count: int, act: Callable[[], Awaitable[object]]) -> Latency:
+async def timed(count: int, act: Callable[[], Awaitable[object]]) -> Latency:
     """Time `count` acts after two that warm up."""
     for _ in range(2):
         await act()

@@ -48,6 +48,7 @@ HELLO_TIMEOUT_S = 10.0
 MAX_CONTROL_FRAMES = 1024
 DEFAULT_RTT_S = 0.05  # until the first PONG
 RTTS_KEPT = 8  # two minutes of them
+RTTS_ENOUGH = 4  # then the side that dialled leaves its PING out while the peer's come
 
 
 class Side(Enum):
@@ -82,6 +83,7 @@ class Session:
             budget: receive budget of the process; the tunnel's own is nested in it.
             jitter: random numbers in [0, 1) that spread the pings.
         """
+        self._side = side
         self._next_id = side.value
         self._peer_parity = 0 if side is Side.DIALLED else 1
         self._highest_peer_id = 0
@@ -336,6 +338,9 @@ class Session:
     def _on_ping(self, frame: Frame, now: float) -> None:
         self._guard.ping(now)
         self._queue_control(frames.pong(frames.parse_ping(frame)))
+        if self._side is Side.DIALLED and len(self._rtts) >= RTTS_ENOUGH:
+            # It lives, and says so again: half the pings of ten thousand idle agents are enough.
+            self._next_ping = max(self._next_ping, now + PING_INTERVAL_S * (1 + PING_SPREAD))
 
     def _on_pong(self, frame: Frame, now: float) -> None:
         (sent,) = struct.unpack("!d", frames.parse_ping(frame))

@@ -86,10 +86,12 @@ class Presence:
 
         try:
             await self.store.write(unit, then=stored)
-        except Unavailable as error:
-            logger.error("the coming or going of %d nodes is not stored: %s", len(moves), error)
+        except Exception as error:
+            is_bug = not isinstance(error, Unavailable)
+            text = "the coming or going of %d nodes is not stored: %s"
+            logger.error(text, len(moves), error, exc_info=is_bug)
             self._take_all(moves)
-        except BaseException:  # cancelled: somebody else stores what is left
+        except asyncio.CancelledError:  # somebody else stores what is left
             self._waiting.extendleft(move for move in reversed(moves) if not move.done)
             raise
 

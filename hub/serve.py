@@ -93,6 +93,7 @@ def run(config: HubConfig) -> None:
             files,
         )
     uvloop.run(_serve(config))
+    gc.freeze()  # the process ends: what ten thousand tunnels left is not worth collecting
 
 
 async def _serve(config: HubConfig) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from hub import admission
 from hub.admission import Lane, TurnedAway
+from hub.serve import come_back_s
 
 
 class Visitor:
@@ -115,3 +116,7 @@ async def test_who_is_cancelled_when_its_turn_comes_does_not_keep_the_place() ->
         await third.in_turn.wait()
         third.go.set()
     assert order == [2]
+
+
+def test_a_planned_stop_spreads_the_return_over_what_admission_takes() -> None:
+    assert [come_back_s(agents, 250) for agents in (3, 10_000, 1_000_000)] == [15, 40, 300]

@@ -20,6 +20,7 @@ from typing import Any
 import psutil
 import uvloop
 
+from edge_agent.backoff import STABLE_S
 from mooring.sdk import Client, calls, identity, models
 from mooring.sdk.async_client import AsyncClient
 from mooring.sdk.errors import MooringError
@@ -31,7 +32,7 @@ from tests.bench.stage import Stage
 from tests.e2e.mesh import Mesh, Process
 
 SETTLE_S = 60.0  # until then agents measure their round trip
-REST_S = 60.0  # also what makes a tunnel stable: its agent's back-off begins anew
+REST_S = 60.0
 TASKS = 15
 PARALLEL = 1000  # the most that a task may ask for
 PROBE_EVERY_S = 0.2
@@ -75,6 +76,7 @@ def _measure(mesh: Mesh, size: int, values: Rounds) -> None:
             rest_percent=100 * rest,
         )
         for how, number_ in (("crash", signal.SIGKILL), ("stop", signal.SIGTERM)):
+            time.sleep(STABLE_S)  # so that no back-off remembers what was before
             values.add(peer, **_return(mesh, fleet, number_, how, rest))
             say(f"scale: {peer} are back after a {how}")
         found = uvloop.run(_commands(mesh))

@@ -103,6 +103,7 @@ def join(
     hub_url: str | None = None,
     name: str | None = None,
     agent_version: str = "",
+    facts: Facts | None = None,
     force: bool = False,
     wait: Callable[[float], None] = time.sleep,
 ) -> AgentConfig:
@@ -114,6 +115,7 @@ def join(
         hub_url: https://host[:port]; without it the token's addresses are tried in order.
         name: the node's name; without it the hub takes the host name.
         agent_version: told to the hub.
+        facts: what the node is; by default what this machine is.
         force: replace an identity that is still valid.
         wait: waits for some seconds when the hub asks to come back later.
 
@@ -135,7 +137,7 @@ def join(
             secret=secret_to_text(token.secret),
             csr_pem=csr_pem.decode(),
             name=name,
-            facts=gather_facts(agent_version=agent_version, verbs=default_policy().verbs),
+            facts=facts or gather_facts(agent_version=agent_version, verbs=default_policy().verbs),
         )
         granted = _ask(hub, root, msgspec.json.encode(body), wait)
         _check_granted(granted, key_pem, root)

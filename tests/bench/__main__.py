@@ -17,11 +17,21 @@ from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tests.bench import carriers, commands, forwards, goals, latency, memory, stalled, terminals
+from tests.bench import (
+    carriers,
+    commands,
+    forwards,
+    goals,
+    latency,
+    memory,
+    scale,
+    stalled,
+    terminals,
+)
 from tests.bench.measure import load
 from tests.bench.peers import npm, openssh
 from tests.bench.report import Report, Result, machine, put, read, text, write
-from tests.bench.stage import Absent, Options, Stages
+from tests.bench.stage import PLOT, Absent, Options, Stages
 from tests.bench.tunnels import OURS
 
 BENCHMARKS: dict[str, Callable[[Stages], Result]] = {
@@ -32,8 +42,13 @@ BENCHMARKS: dict[str, Callable[[Stages], Result]] = {
     "exec": commands.run,
     "stalled": stalled.run,
     "carriers": carriers.run,
+    "scale": scale.run,
 }
-"""forward: B1–B3; latency: the same over long links; shell: B5; exec: B4; stalled: B11."""
+"""forward: B1–B3; latency: the same over long links; shell: B5; exec: B4; stalled: B11; scale: B4,
+B7–B9 and B15 with simulated agents."""
+DEFAULT = [name for name in BENCHMARKS if name != "scale"]
+"""What runs without being named: not what takes half an hour a round."""
+MOST_AGENTS, MOST_SIMULATED = 200, 50_000
 PACKAGES = ("mooring", "picows", "uvloop", "asyncssh", "websockets")
 NPM_PACKAGES = ("meshcentral", "wstunnel")
 TERMINATED = 128 + signal.SIGTERM
@@ -46,7 +61,9 @@ def main(argv: list[str]) -> int:
     chosen = _parse(argv)
     # `timeout` and friends end the programs that were started, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(TERMINATED))
-    options = Options(chosen.rounds, chosen.seconds, tuple(chosen.agents), not chosen.no_peers)
+    options = Options(
+        chosen.rounds, chosen.seconds, tuple(chosen.agents), not chosen.no_peers, chosen.plot
+    )
     before, absent, results = load(), Absent(), dict[str, Result]()
     for name in chosen.benchmarks:
         run = BENCHMARKS[name]
@@ -77,22 +94,30 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     )
     names = ", ".join(BENCHMARKS)
     parser.add_argument(
-        "benchmarks", nargs="*", metavar="BENCHMARK", help=f"of {names}; default: all"
+        "benchmarks", nargs="*", metavar="BENCHMARK", help=f"of {names}; default: all but scale"
     )
     parser.add_argument("--rounds", type=int, default=3, help="alternating rounds (3)")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a bulk load (3)")
-    parser.add_argument("--agents", type=int, nargs="*", default=[], help="sizes of fleets (10 50)")
+    parser.add_argument(
+        "--agents",
+        type=int,
+        nargs="*",
+        default=[],
+        help="sizes of fleets (exec: 10 50; scale: 10 100 1000 10000)",
+    )
     parser.add_argument("--no-peers", action="store_true", help="only ourselves and the relay")
     parser.add_argument("--output", type=Path, default=Path("bench.json"))
+    parser.add_argument("--plot", type=Path, default=PLOT, help="of scale's growth")
     chosen = parser.parse_args(argv)
     unknown = set(chosen.benchmarks) - set(BENCHMARKS)
     if unknown:
         parser.error(f"no benchmark is called {', '.join(sorted(unknown))}; there are {names}")
     if not 1 <= chosen.rounds <= 20 or not 0.5 <= chosen.seconds <= 20:
         parser.error("rounds are 1 to 20, seconds 0.5 to 20")
-    if any(not 1 <= size <= 200 for size in chosen.agents):
-        parser.error("a fleet has 1 to 200 agents")
-    chosen.benchmarks = [name for name in BENCHMARKS if name in (chosen.benchmarks or BENCHMARKS)]
+    chosen.benchmarks = [name for name in BENCHMARKS if name in (chosen.benchmarks or DEFAULT)]
+    most = MOST_AGENTS if "exec" in chosen.benchmarks else MOST_SIMULATED
+    if any(not 1 <= size <= most for size in chosen.agents):
+        parser.error(f"a fleet has 1 to {most} agents")
     return chosen
 
 

@@ -58,7 +58,7 @@ def run(stages: Stages) -> Result:
 
 def fleet(size: int) -> str:
     """What our fleet of that size is called in tables and rounds."""
-    return f"{NAME}, {size} agents"
+    return f"{NAME}, {size:,} agents"
 
 
 def _noting(values: Rounds) -> Callable[[str, Measure], None]:
@@ -79,7 +79,7 @@ def _single(stage: Stage, over: list[str] | None) -> dict[str, Measure]:
             control = await Control.open(central.account)
             try:
                 count = SINGLE["MeshCentral"]
-                return await _timed(count, lambda: control.run(central.node, "true"))
+                return await timed(count, lambda: control.run(central.node, "true"))
             finally:
                 await control.close()
 
@@ -126,10 +126,10 @@ async def _mooring(mooring: Mooring, target: str, count: int) -> Latency:
     """Tasks one after the other over one client's open connections."""
     spec = models.TaskSpec(target=target, argv=["true"])
     async with AsyncClient(mooring.identity()) as hub:
-        return await _timed(count, lambda: _task(hub, spec))
+        return await timed(count, lambda: run_task(hub, spec))
 
 
-async def _task(hub: AsyncClient, spec: models.TaskSpec) -> None:
+async def run_task(hub: AsyncClient, spec: models.TaskSpec) -> None:
     """Create a task and read its stream to the summary, which follows the stored results."""
     task = await hub.call(calls.run(spec))
     events: AsyncIterator[models.TaskEvent] = hub.stream(calls.task_stream(task.id))
@@ -140,7 +140,7 @@ async def _task(hub: AsyncClient, spec: models.TaskSpec) -> None:
         raise RuntimeError(f"task {task.id} did not succeed: {summary}")
 
 
-async def _timed(count: int, act: Callable[[], Awaitable[object]]) -> Latency:
+async def timed(count: int, act: Callable[[], Awaitable[object]]) -> Latency:
     """Time `count` acts after some that warm up."""
     samples = []
     for _ in range(WARM_UP + count):

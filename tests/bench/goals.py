@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from tests.bench import commands, forwards, stalled, terminals
+from tests.bench import commands, forwards, scale, stalled, terminals
 from tests.bench.measure import Rounds, Spread
 from tests.bench.relay import RELAY
 from tests.bench.report import Result, Table, ranges
@@ -61,6 +61,7 @@ def table(results: Mapping[str, Result]) -> Table | None:
         ),
         *_terminals(rounds.get(terminals.ROUNDS, nothing)),
         *_stalled(rounds.get(stalled.ROUNDS, nothing)),
+        *_scale(rounds.get(scale.ROUNDS, nothing)),
     ]
     rows = [row for goal in goals if (row := goal.row()) is not None]
     notes = ["Medians, and in brackets the lowest and the highest round."]
@@ -104,3 +105,27 @@ def _terminals(values: Rounds) -> Iterator[Goal]:
 def _stalled(values: Rounds) -> Iterator[Goal]:
     title = "B11 hub's growth ≤ its receive budget + 10 %: share of that"
     yield Goal(title, [values.spread(OURS, "of_allowed")], at_most=1.0)
+
+
+def _scale(values: Rounds) -> Iterator[Goal]:
+    thousand, most = commands.fleet(1000), commands.fleet(10_000)
+    p99 = values.spread(thousand, "exec_p99_ms")
+    yield Goal("B4 1,000 simulated agents p99 ≤ 3,000 ms", [p99], at_most=3000.0)
+    for title, metric, at_most in (
+        ("B7 hub KiB per agent ≤ 80", "kib_per_agent", 80.0),
+        ("B7 hub MiB ≤ 1,024", "hub_mib", 1024.0),
+        ("B8 back after a crash ≤ 60 s", "crash_back_s", 60.0),
+        ("B8 hub CPU per handshake after a crash ≤ 2 ms", "crash_ms_per_handshake", 2.0),
+        ("B8 back after a planned stop ≤ 60 s", "stop_back_s", 60.0),
+        ("B8 hub CPU per handshake after a planned stop ≤ 2 ms", "stop_ms_per_handshake", 2.0),
+        ("B9 hub CPU at rest ≤ 15 % of a core", "rest_percent", 15.0),
+    ):
+        yield Goal(f"{title}, with 10,000 agents", [values.spread(most, metric)], at_most=at_most)
+    for title, metric, linear in (
+        ("B15 B4's p50", "exec_p50_ms", 10.0),
+        ("B15 B7's KiB per agent", "kib_per_agent", 1.0),
+        ("B15 B9's CPU at rest", "rest_percent", 10.0),
+    ):
+        bound = f"≤ {linear:.0f} / {LEVEL}"
+        growth = [values.spread(most, metric, thousand)]
+        yield Goal(f"{title}, 10,000 to 1,000 agents {bound}", growth, at_most=linear / LEVEL)

@@ -25,6 +25,7 @@ class Stoppable(Protocol):
         """End its processes."""
 
 
+PLOT = Path("docs/images/scale.svg")
 PeerT = TypeVar("PeerT", bound=Stoppable)
 ContestantT = TypeVar("ContestantT")
 
@@ -38,6 +39,8 @@ class Options:
     agents: tuple[int, ...] = ()
     """Sizes of fleets; none: the benchmark's own."""
     peers: bool = True
+    plot: Path = PLOT
+    """Where growth is drawn."""
 
 
 class Absent:

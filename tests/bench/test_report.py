@@ -9,6 +9,7 @@ import pytest
 
 from tests.bench import goals
 from tests.bench.__main__ import main
+from tests.bench.commands import fleet
 from tests.bench.measure import Rounds, Spread
 from tests.bench.peers.tunnel import TunnelPeer
 from tests.bench.relay import RELAY
@@ -76,6 +77,21 @@ def test_growth_under_stalled_readers_has_its_target(share: float, verdict: str)
         rounds.add(OURS, of_allowed=share)
     found = verdicts({"tests/bench/stalled.py": Result.of([], B11=rounds)})
     assert list(found.values()) == [verdict]
+
+
+def test_a_fleet_grows_linearly_up_to_what_rounds_differ() -> None:
+    rounds = Rounds()
+    for _ in rounds.each(3):
+        rounds.add(fleet(1000), exec_p50_ms=100.0, kib_per_agent=70.0, rest_percent=1.0)
+        rounds.add(fleet(10_000), exec_p50_ms=1100.0, kib_per_agent=81.0, rest_percent=11.2)
+    found = verdicts({"tests/bench/scale.py": Result.of([], scale=rounds)})
+    assert list(found.items()) == [
+        ("B7 hub KiB per agent ≤ 80, with 10,000 agents", "missed"),
+        ("B9 hub CPU at rest ≤ 15 % of a core, with 10,000 agents", "met"),
+        ("B15 B4's p50, 10,000 to 1,000 agents ≤ 10 / 0.9", "met"),
+        ("B15 B7's KiB per agent, 10,000 to 1,000 agents ≤ 1 / 0.9", "missed"),
+        ("B15 B9's CPU at rest, 10,000 to 1,000 agents ≤ 10 / 0.9", "missed"),
+    ]
 
 
 def test_every_peer_has_its_row_and_below_it_is_met() -> None:

@@ -8,11 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from protocol.errors import GoAwayCode
+from protocol.events import PeerGoesAway
+
 FIRST_S = 1.0
 CAP_S = 60.0
 STABLE_S = 60.0
 REFUSED_S = 300.0
 """After a refusal for good (revoked, unknown, expired): 5 to 15 minutes."""
+REPLACED_S = 5.0
+"""At least so long after another tunnel of this node took over: it may be our own successor."""
 
 
 class Backoff:
@@ -35,6 +40,16 @@ class Backoff:
         ceiling: float = min(CAP_S, FIRST_S * 2 ** min(self._attempts, 16))
         self._attempts += 1
         return self._random() * max(ceiling, retry_after_s)
+
+    def ended(self, lived_s: float, goaway: PeerGoesAway | None) -> float:
+        """Seconds to wait after a tunnel that lived `lived_s`, and what the hub said at its end."""
+        if goaway is None:
+            return self.lost(lived_s)
+        if goaway.code is GoAwayCode.REVOKED:
+            return self.refused()
+        if goaway.code is GoAwayCode.REPLACED:
+            return max(REPLACED_S, self.lost(0))
+        return self.lost(lived_s, goaway.retry_after_s)
 
     def refused(self) -> float:
         """Seconds to wait after the hub refused this node by name."""

@@ -107,6 +107,7 @@ def join(
     name: str | None = None,
     proxy: str | None = None,
     agent_version: str = "",
+    facts: Facts | None = None,
     force: bool = False,
     wait: Callable[[float], None] = time.sleep,
 ) -> AgentConfig:
@@ -119,6 +120,7 @@ def join(
         name: the node's name; without it the hub takes the host name.
         proxy: its URL or `DIRECT`, for now and for the agent; without it the environment decides.
         agent_version: told to the hub.
+        facts: what the node is; by default what this machine is.
         force: replace an identity that is still valid.
         wait: waits for some seconds when the hub asks to come back later.
 
@@ -140,7 +142,7 @@ def join(
             secret=secret_to_text(token.secret),
             csr_pem=csr_pem.decode(),
             name=name,
-            facts=gather_facts(agent_version=agent_version, verbs=default_policy().verbs),
+            facts=facts or gather_facts(agent_version=agent_version, verbs=default_policy().verbs),
         )
         granted = _ask(hub, root, msgspec.json.encode(body), proxy, wait)
         _check_granted(granted, key_pem, root)

@@ -62,11 +62,9 @@ logger = logging.getLogger(__name__)
 VERSION = version("mooring")
 
 REPORT_EVERY_S = 300.0
-ACCEPTED_WITHIN_S = 60.0
 """How often facts are gathered again; they are sent when they changed."""
+ACCEPTED_WITHIN_S = 60.0
 READY_TIMEOUT_S = 15.0
-REPLACED_WAIT_S = 5.0
-"""At least so long after another tunnel of this node took over: it may be our own successor."""
 
 
 def run(state_dir: Path) -> int:
@@ -189,7 +187,7 @@ class Agent:
                 duty.cancel()
         logger.warning("the tunnel ended: %s", closed)
         if successor is None:
-            await self._wait(self._delay_after(tunnel))
+            await self._wait(self._backoff.ended(self._lived_s, tunnel.goaway))
         return successor
 
     async def _keep_connected(self, tunnel: Tunnel) -> Tunnel | None:
@@ -208,17 +206,6 @@ class Agent:
     @property
     def _lived_s(self) -> float:
         return time.monotonic() - self._connected_at
-
-    def _delay_after(self, tunnel: Tunnel) -> float:
-        """How long to wait after a tunnel that is over."""
-        goaway = tunnel.goaway
-        if goaway is not None and goaway.code is GoAwayCode.REVOKED:
-            return self._backoff.refused()
-        if goaway is not None and goaway.code is GoAwayCode.REPLACED:
-            return max(REPLACED_WAIT_S, self._backoff.lost(0))
-        return self._backoff.lost(
-            self._lived_s, goaway.retry_after_s if goaway is not None else 0.0
-        )
 
     async def _wait(self, delay_s: float) -> None:
         """Wait, or less when the agent stops."""

@@ -22,18 +22,21 @@ PER_ADDRESS = 128
 class TooManyFromAddress(ConnectionError):
     """The address has all its places taken."""
 
-    def __init__(self, place: str) -> None:
-        super().__init__(place)
+    def __init__(self, place: str, most: int) -> None:
+        super().__init__(place, most)
         self.place = place
+        self.most = most
 
     def __str__(self) -> str:
-        return f"{PER_ADDRESS} connections from {self.place} are in their handshake already"
+        return f"{self.most} connections from {self.place} wait already"
 
 
 class AddressLimits:
     """Counts who is inside; an IPv6 site (/64) is one address."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
+        """`most` is what an address may take; by default 128."""
+        self._most = most
         self.refused = Total()
         self._inside: Counter[str] = Counter()
 
@@ -45,9 +48,10 @@ class AddressLimits:
             TooManyFromAddress: there is none.
         """
         place = _place_of(address)
-        if self._inside[place] >= PER_ADDRESS:
+        most = PER_ADDRESS if self._most is None else self._most
+        if self._inside[place] >= most:
             self.refused.add()
-            raise TooManyFromAddress(place)
+            raise TooManyFromAddress(place, most)
         self._inside[place] += 1
         try:
             yield

@@ -31,3 +31,8 @@ class Buckets:
         if len(self._levels) > self.limit:
             self._levels.popitem(last=False)
         return 0.0 if taken else (1.0 - level) / self.per_s
+
+    def give_back(self, key: str) -> None:
+        """Undo a `take` that need not have counted."""
+        if known := self._levels.get(key):
+            self._levels[key] = (min(self.burst, known[0] + 1.0), known[1])

@@ -33,6 +33,8 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True):
     database_url: str | None = None
     """None: `hub.db` in the state directory."""
     log_json: bool = False
+    tunnels_per_s: int = 250
+    """How many agents may connect in a second: about half of a core."""
 
     def __post_init__(self) -> None:
         """Refuse what cannot work."""
@@ -42,6 +44,10 @@ class HubConfig(msgspec.Struct, frozen=True, kw_only=True):
                 raise BadRequest(f"{option} {port} is not a port; use 0 to 65535")
         if self.tunnel_port is not None and self.tunnel_port == self.port != 0:
             raise BadRequest("--tunnel-port is the same as --port; leave it out for one port")
+        if not 1 <= self.tunnels_per_s <= 10_000:
+            raise BadRequest(
+                f"--tunnels-per-s {self.tunnels_per_s} is out of range; use 1 to 10000"
+            )
         for url in self.public_urls:
             _check_public_url(url)
         if (self.tls_cert is None) != (self.tls_key is None):

@@ -118,6 +118,9 @@ class Enrolment:
     ) -> Joined:
         """Let a new node in: take a use of the token, store the node and its certificate.
 
+        Only attempts that fail count against the address, and those under way: whoever holds a
+        token with a thousand uses may use them all at once.
+
         Raises:
             Throttled: too many attempts from this address.
             BadRequest: the request or the name can't be taken; the token is untouched.
@@ -126,10 +129,12 @@ class Enrolment:
         if wait_s := self._joins.take(address, self.clock()):
             raise Throttled(wait_s)
         try:
-            return await self._join(secret, csr_pem, name, facts, address)
+            joined = await self._join(secret, csr_pem, name, facts, address)
         except (BadRequest, TokenRefused) as error:
             await self.note_refusal(error.code, address, detail=str(error), act="node.join")
             raise
+        self._joins.give_back(address)
+        return joined
 
     async def _join(
         self, secret: str, csr_pem: bytes, name: str | None, facts: Facts, address: str

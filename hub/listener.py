@@ -1,8 +1,9 @@
 """One port for everything: accept, peek at the ClientHello, hand over by ALPN.
 
 `Listener` knows sockets and TLS; what is spoken on a connection is a `Route`: a TLS context and a
-protocol factory. Handshakes in flight are bounded and have a deadline, so that silent or slow
-connections cost a descriptor for ten seconds and nothing else.
+protocol factory. Who has not said what it wants is bounded in number and time, so that silent
+connections cost a descriptor for ten seconds and nothing else; who has waits in the lane of its
+route, where the time is ours and not held against it.
 """
 
 from __future__ import annotations
@@ -18,13 +19,15 @@ from dataclasses import dataclass
 import aiofastnet
 
 from hub.address_limits import AddressLimits
+from hub.admission import Lane, TurnedAway
 from hub.client_hello import MAX_HELLO, Incomplete, NotTls, alpn_protocols
 from protocol.aio.websocket import TLS_BUFFER
 
 logger = logging.getLogger(__name__)
 
 HANDSHAKE_TIMEOUT_S = 10.0
-MAX_HANDSHAKES = 500
+MAX_SILENT = 500
+"""Connections that have not sent their hello."""
 BACKLOG = 4096
 PEEK_AGAIN_S = 0.02
 _PLAIN_HTTP = (b"GET ", b"HEAD ", b"POST ", b"PUT ", b"DELETE ", b"OPTIONS ", b"PATCH ")
@@ -36,6 +39,8 @@ class Route:
 
     context: ssl.SSLContext
     protocol: Callable[[], asyncio.BaseProtocol]
+    lane: Lane
+    """Where its handshakes wait for their turn; routes may share one."""
     fast: bool = False
     """TLS by aiofastnet, for tunnels."""
     on_tls_error: Callable[[str, ssl.SSLError], None] | None = None
@@ -55,7 +60,7 @@ class Listener:
         self._addresses = AddressLimits() if addresses is None else addresses
         self._routes = routes
         self._default = default
-        self._handshakes = asyncio.Semaphore(MAX_HANDSHAKES)
+        self._silent = asyncio.Semaphore(MAX_SILENT)
 
     async def serve(self, sockets: Iterable[socket.socket]) -> None:
         """Accept until cancelled; the sockets are closed then, established connections live on."""
@@ -68,54 +73,68 @@ class Listener:
     async def _accept(self, listening: socket.socket, tasks: asyncio.TaskGroup) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            await self._handshakes.acquire()
+            await self._silent.acquire()
             try:
                 connection, _ = await loop.sock_accept(listening)
             except OSError as error:
                 # Out of descriptors, or the peer went away while queued: wait, don't spin.
-                self._handshakes.release()
+                self._silent.release()
                 logger.warning("could not accept a connection: %s", error)
                 await asyncio.sleep(0.1)
                 continue
             except BaseException:
-                self._handshakes.release()
+                self._silent.release()
                 raise
             tasks.create_task(self._welcome(connection))
 
     async def _welcome(self, connection: socket.socket) -> None:
         address = _address_of(connection)
         try:
-            connection.setblocking(False)
-            with self._addresses.entering(address):
-                async with asyncio.timeout(HANDSHAKE_TIMEOUT_S + 5):
-                    await self._route(connection, address)
-        except (OSError, TimeoutError) as error:
+            route = await self._hear(connection, address)
+            if route is not None:
+                async with route.lane.turn(address):
+                    with self._addresses.entering(address):
+                        await _connect(connection, route, address)
+        except (OSError, TimeoutError, TurnedAway) as error:
             logger.debug("%s: no connection: %r", address, error)
             connection.close()
         except BaseException:
             connection.close()
             raise
-        finally:
-            self._handshakes.release()
 
-    async def _route(self, connection: socket.socket, address: str) -> None:
+    async def _hear(self, connection: socket.socket, address: str) -> Route | None:
+        """Wait for what the connection wants; then its place among the silent is free."""
         try:
-            async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-                offered = await _peek(connection)
+            connection.setblocking(False)
+            with self._addresses.entering(address):
+                async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
+                    return await self._route_of(connection)
+        finally:
+            self._silent.release()
+
+    async def _route_of(self, connection: socket.socket) -> Route | None:
+        """Peek at what the connection wants; None: it had its answer."""
+        try:
+            offered = await _peek(connection)
         except NotTls:
             await _answer_plain(connection)
-            return
+            return None
         route = next((self._routes[name] for name in offered if name in self._routes), None)
-        route = route or self._default
-        try:
-            await _connect(connection, route)
-        except ssl.SSLError as error:
-            if route.on_tls_error is not None:
-                route.on_tls_error(address, error)
-            raise
+        return route or self._default
 
 
-async def _connect(connection: socket.socket, route: Route) -> None:
+async def _connect(connection: socket.socket, route: Route, address: str) -> None:
+    """Shake hands and hand the connection over."""
+    try:
+        async with asyncio.timeout(HANDSHAKE_TIMEOUT_S + 5):
+            await _shake_hands(connection, route)
+    except ssl.SSLError as error:
+        if route.on_tls_error is not None:
+            route.on_tls_error(address, error)
+        raise
+
+
+async def _shake_hands(connection: socket.socket, route: Route) -> None:
     loop = asyncio.get_running_loop()
     if route.fast:
         await aiofastnet.connect_accepted_socket(
@@ -170,10 +189,9 @@ async def _answer_plain(connection: socket.socket) -> None:
     """Tell an HTTP client to use https, and close; anything else is just closed."""
     loop = asyncio.get_running_loop()
     with connection:
-        async with asyncio.timeout(HANDSHAKE_TIMEOUT_S):
-            request = await loop.sock_recv(connection, 4096)
-            if request.startswith(_PLAIN_HTTP):
-                await loop.sock_sendall(connection, plain_answer(request))
+        request = await loop.sock_recv(connection, 4096)
+        if request.startswith(_PLAIN_HTTP):
+            await loop.sock_sendall(connection, plain_answer(request))
 
 
 def plain_answer(request: bytes) -> bytes:

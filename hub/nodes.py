@@ -13,6 +13,7 @@ Enrolment changes rows of its own: its hooks call `note_change` and `forget`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import uuid
@@ -32,6 +33,7 @@ from hub.node_names import check_name
 from hub.node_reports import clean_facts, clean_packages, clean_text
 from hub.node_rows import GroupView, group_of, moved, view_of
 from hub.nodeview import NodeView
+from hub.presence import Move, Presence
 from hub.store import groups as group_rows
 from hub.store import nodes as rows
 from hub.store.connection import Connection
@@ -73,11 +75,15 @@ class Nodes:
     """All views by name; None after a change."""
     _groups: dict[str, GroupRow] = field(default_factory=dict)
     _online: set[str] = field(default_factory=set)
+    _presence: Presence = field(init=False)
     _changed: set[str] = field(default_factory=set)
     _wake: asyncio.Event = field(default_factory=asyncio.Event)
     _reports: dict[str, Report] = field(default_factory=dict)
     """The newest report of a node that waits for its turn."""
     _report_rate: Buckets = field(default_factory=lambda: Buckets(per_s=0.5, burst=10))
+
+    def __post_init__(self) -> None:
+        self._presence = Presence(self.store, self.events, self.find, self._move)
 
     # --- life -----------------------------------------------------------------------------------
 
@@ -277,14 +283,15 @@ class Nodes:
 
     async def came_online(self, node_id: str, address: str, now: float) -> None:
         """A tunnel of the node is open, from this network address."""
+        if node_id not in self._views:  # it joined just now, and `run` has not come to it
+            with contextlib.suppress(Unavailable):
+                await self.refresh(node_id)
         peer = clean_text(address)[:64]
-        values: dict[str, Any] = {"connected_at": now, "address": peer}
-        await self._note_presence("node.online", node_id, values, {"address": peer})
+        await self._presence.note(Move(node_id, now, peer, {"address": peer}))
 
     async def went_offline(self, node_id: str, now: float, reason: str) -> None:
         """The node's last tunnel ended."""
-        detail = {"reason": clean_text(reason)}
-        await self._note_presence("node.offline", node_id, {"last_seen_at": now}, detail)
+        await self._presence.note(Move(node_id, now, None, {"reason": clean_text(reason)}))
 
     async def take_report(self, node_id: str, report: Report) -> None:
         """Store a node's facts and packages, when they changed; the newest of a burst wins."""
@@ -341,32 +348,22 @@ class Nodes:
             await self._change(node_id, msgspec.to_builtins(changed))
             await self._publish("node.changed", view, {"changed": sorted(changed)})
 
-    async def _note_presence(
-        self, kind: str, node_id: str, values: dict[str, Any], detail: dict[str, Any]
-    ) -> None:
-        """Store that a node came or went; when the store fails, memory still tells the truth."""
-        online = kind == "node.online"
-
-        def take(row: rows.NodeRow) -> None:
-            (self._online.add if online else self._online.discard)(row.id)
-            self._take(row)
-
-        try:
-            await self.store.write(lambda c: rows.change_node(c, node_id, values=values), then=take)
-            if view := self._views.get(node_id):
-                logger.info("%s: %s %s", view.name, kind, detail)
-                await self._publish(kind, view, detail)
-        except NotFound:
-            logger.info("node %s was removed while its tunnel lived", node_id)
-            self.forget(node_id)
-        except Unavailable as error:
-            logger.error("%s: %s is not stored: %s", self.name_of(node_id), kind, error)
-            if view := self._views.get(node_id):
-                (self._online.add if online else self._online.discard)(node_id)
-                self._views[node_id] = moved(replace(view, **values), online)
-                self._sorted = None
+    def _move(self, move: Move) -> None:
+        """Show that a node came or went; one that was removed meanwhile is gone."""
+        view = self._views.get(move.node_id)
+        if view is None:
+            return
+        logger.info("%s: %s %s", view.name, "online" if move.online else "offline", move.detail)
+        if move.online:
+            self._online.add(view.id)
+            view = replace(view, connected_at=move.at, address=move.address)
+        else:
+            self._online.discard(view.id)
+            view = replace(view, last_seen_at=move.at)
+        self._views[view.id] = moved(view, move.online)
+        self._sorted = None
         for call in self.on_presence:
-            call(node_id)
+            call(move.node_id)
 
     def _replace(self, node_id: str, row: rows.NodeRow | None) -> None:
         if row is None:

@@ -30,6 +30,7 @@ from certs.private_files import make_private_directory, write_private
 from certs.servers import Role, ServerFiles, keep_current
 from hub.accounts.first_start import create_admin, operator_token, write_operator_env
 from hub.addresses import certificate_hosts, tunnel_urls, with_urls
+from hub.admission import Lane
 from hub.agent_tunnels import AgentTunnels
 from hub.api.health import hub_version
 from hub.app import create_site
@@ -43,12 +44,15 @@ from hub.pages_server import serve_pages
 from hub.store import published
 from hub.store.engine import Store
 from hub.tls import CLIENT_ALPN, Faces, make_faces, reload_on_change
+from protocol.aio.descriptors import raise_descriptor_limit
 from protocol.aio.websocket import accept_websocket
 
 logger = logging.getLogger(__name__)
 
-COME_BACK_WITHIN_S = 15.0
-"""A planned stop asks the agents to return spread over this."""
+COME_BACK_LEAST_S, COME_BACK_MOST_S = 15.0, 300.0
+"""A planned stop asks the agents to return spread over as long as admitting them takes."""
+FILES_WANTED = 12_000
+"""Each tunnel and each page takes one."""
 CERTIFICATES_EVERY_S = 86_400.0
 
 
@@ -83,7 +87,14 @@ def run(config: HubConfig) -> None:
         HubError, CertsError, OSError: what keeps it from starting, in words for people.
     """
     os.umask(0o077)  # whatever is written below the state directory is ours alone
+    if (files := raise_descriptor_limit()) < FILES_WANTED:
+        logger.warning(
+            "this hub may open %d files, one for each agent and page: for more, raise the hard "
+            "limit (ulimit -Hn, or LimitNOFILE= in the systemd unit)",
+            files,
+        )
     uvloop.run(_serve(config))
+    gc.freeze()  # the process ends: what ten thousand tunnels left is not worth collecting
 
 
 async def _serve(config: HubConfig) -> None:
@@ -133,17 +144,22 @@ async def _open_for_all(
     agents = AgentTunnels(hub, tasks, software)
     clients = ClientTunnels(hub, tasks, software, agents.budget)
     async with serve_pages(create_site(hub)) as pages_protocol:
-        pages = Route(faces.pages, pages_protocol)
+        returning, people, joining = Lane(hub.config.tunnels_per_s), Lane(), Lane()
+        _expose(hub, returning)
+        pages = Route(faces.pages, pages_protocol, people)
         tunnel = Route(
             faces.tunnel,
             lambda: accept_websocket(agents.on_request),
+            returning,
             fast=True,
             on_tls_error=agents.on_tls_error,
         )
-        client = Route(faces.client, lambda: accept_websocket(clients.on_request), fast=True)
+        client = Route(
+            faces.client, lambda: accept_websocket(clients.on_request), people, fast=True
+        )
         routes = {
             TUNNEL_ALPN.encode(): tunnel,
-            JOIN_ALPN.encode(): Route(faces.join, pages_protocol),
+            JOIN_ALPN.encode(): Route(faces.join, pages_protocol, joining),
             CLIENT_ALPN.encode(): client,
         }
         listeners = [tasks.create_task(Listener(routes, pages, hub.addresses).serve(ports.shared))]
@@ -158,8 +174,23 @@ async def _open_for_all(
             hub.readiness.listening = False
             for listener in listeners:
                 listener.cancel()
-            await hub.registry.close_all(COME_BACK_WITHIN_S)
+            await hub.registry.close_all(come_back_s(len(hub.registry), hub.config.tunnels_per_s))
             await clients.close_all()
+
+
+def come_back_s(agents: int, per_s: float) -> float:
+    """Over how many seconds so many agents shall return, when `per_s` are admitted a second."""
+    return min(max(COME_BACK_LEAST_S, agents / per_s), COME_BACK_MOST_S)
+
+
+def _expose(hub: Hub, lane: Lane) -> None:
+    """Register what `/metrics` says of the agents that connect."""
+    telemetry = hub.telemetry
+    telemetry.counter("mooring_tunnels_admitted_total", "Handshakes begun.", lane.admitted)
+    telemetry.counter(
+        "mooring_tunnels_turned_away_total", "Agents sent back to their back-off.", lane.turned_away
+    )
+    telemetry.gauge("mooring_tunnels_waiting", "Agents in line.", lambda: lane.waiting)
 
 
 @contextlib.contextmanager

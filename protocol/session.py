@@ -94,6 +94,7 @@ class Session:
             name: what the peer resumes the session by, unguessable (accepting side); empty: as the
                 accepting side names it (dialling side); None: the session ends with its connection.
         """
+        self._side = side
         hello = msgspec.structs.replace(hello, max_streams=limits.max_streams)
         if name is not None:
             capabilities = [*hello.capabilities, RESUME]
@@ -385,8 +386,11 @@ class Session:
             spread = 1 + PING_SPREAD * (2 * self._jitter() - 1)
             self._next_ping = now + PING_INTERVAL_S * spread
             self._ping_sent = now
-            self._owes_ack = self._replay is not None and self._unacknowledged > 0
+            self._acknowledge_news()
             self._queue_control(frames.ping(struct.pack("!d", now)))
+
+    def _acknowledge_news(self) -> None:
+        self._owes_ack = self._replay is not None and self._unacknowledged > 0
 
     # --- received frames ---
 
@@ -492,6 +496,10 @@ class Session:
     def _on_ping(self, frame: Frame, now: float) -> None:
         self._guard.ping(now)
         self._queue_control(frames.pong(frames.parse_ping(frame)))
+        if self._side is Side.DIALLED and self._rtts_seen >= EARLY_PINGS:
+            # It lives, and says so again: half the pings of ten thousand idle agents are enough.
+            self._next_ping = max(self._next_ping, now + PING_INTERVAL_S * (1 + PING_SPREAD))
+            self._acknowledge_news()
 
     def _on_pong(self, frame: Frame, now: float) -> None:
         (sent,) = struct.unpack("!d", frames.parse_ping(frame))

@@ -39,7 +39,7 @@ class RefusedMetrics(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, weakref_slot=True)
 class NodeSchema:
     """The series of the samples that follow, in their order; compared by identity."""
 

@@ -17,6 +17,9 @@ import time
 from collections.abc import Callable, Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from weakref import WeakValueDictionary
+
+import msgspec
 
 from hub.buckets import Buckets
 from hub.metrics.feed import Feed, LiveSample
@@ -71,6 +74,8 @@ class MetricsStore:
 
     clock: Callable[[], float] = time.time
     _nodes: dict[str, _Node] = field(default_factory=dict)
+    _schemas: WeakValueDictionary[bytes, NodeSchema] = field(default_factory=WeakValueDictionary)
+    """Those in use, by what was sent: nodes that measure the same share one of 25 KiB."""
     _schema_rate: Buckets = field(default_factory=lambda: Buckets(per_s=1.0, burst=5))
 
     # --- asking ---------------------------------------------------------------------------------
@@ -176,11 +181,18 @@ class MetricsStore:
                 case Schema():
                     if self._schema_rate.take(node_id, time.monotonic()):
                         raise RefusedMetrics("the schema changes more than once a second")
-                    node.schema = checked_schema(record)
+                    node.schema = self._shared(record)
                 case Sample():
                     if node.schema is None:
                         raise RefusedMetrics("a sample came before a schema")
                     self._take(node_id, node, node.schema, record)
+
+    def _shared(self, record: Schema) -> NodeSchema:
+        sent = msgspec.msgpack.encode(record)
+        schema = self._schemas.get(sent)
+        if schema is None:
+            schema = self._schemas[sent] = checked_schema(record)
+        return schema
 
     def _take(self, node_id: str, node: _Node, schema: NodeSchema, sample: Sample) -> None:
         row = schema.row(sample)

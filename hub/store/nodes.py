@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Row, delete, func, insert, select, update
+from sqlalchemy import Row, bindparam, delete, func, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from hub.errors import Conflict, NotFound
@@ -89,6 +89,18 @@ async def change_node(
     return row
 
 
+async def move_nodes(
+    connection: AsyncConnection, moves: Sequence[tuple[str, float, str | None]]
+) -> None:
+    """Store (id, time, address) of nodes that came, or without address went; some may be gone."""
+    came = [{"node": node, "at": at, "from": peer} for node, at, peer in moves if peer is not None]
+    went = [{"node": node, "at": at} for node, at, peer in moves if peer is None]
+    if came:
+        await connection.execute(_CAME, came)
+    if went:
+        await connection.execute(_WENT, went)
+
+
 async def end_presence(connection: AsyncConnection) -> None:
     """At the hub's start: whoever was connected when it ended was last seen when it last lived."""
     alive_at = await get_setting(connection, ALIVE_AT)
@@ -104,6 +116,12 @@ async def note_alive(connection: AsyncConnection, now: float) -> None:
     await put_setting(connection, ALIVE_AT, now)
 
 
+_CAME = (
+    update(nodes)
+    .where(nodes.c.id == bindparam("node"))
+    .values(connected_at=bindparam("at"), address=bindparam("from"))
+)
+_WENT = update(nodes).where(nodes.c.id == bindparam("node")).values(last_seen_at=bindparam("at"))
 _PAPERS = select(
     certificates.c.node_id,
     func.max(certificates.c.not_after).label("expires_at"),

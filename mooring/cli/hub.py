@@ -37,6 +37,9 @@ def serve(
     database_url: Annotated[
         str | None, typer.Option(help="Instead of SQLite in the state directory.")
     ] = None,
+    tunnels_per_s: Annotated[
+        int, typer.Option(help="Agents that may connect in a second; the rest wait in line.")
+    ] = 250,
     log_json: Annotated[bool, typer.Option("--log-json", help="Log JSON lines.")] = False,
 ) -> None:
     """Run the hub until SIGTERM or Ctrl-C; prints ready when API and tunnels are open.
@@ -65,6 +68,7 @@ def serve(
             tls_cert=tls_cert,
             tls_key=tls_key,
             database_url=database_url,
+            tunnels_per_s=tunnels_per_s,
         )
         run(config)
     except BadRequest as error:

@@ -40,6 +40,7 @@ COMMANDS = {
     "users": ("users", "Access"),
     "api-tokens": ("api_tokens", "Access"),
     "audit": ("audit", "Access"),
+    "simulate": ("simulate", "Tests"),
 }  # fmt: skip
 
 

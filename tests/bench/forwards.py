@@ -2,115 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
-
 from tests.bench import traffic
 from tests.bench.measure import Rounds
-from tests.bench.peers.asyncssh_pair import asyncssh_tunnel
-from tests.bench.peers.mooring import NAME
 from tests.bench.peers.tunnel import TunnelPeer
-from tests.bench.programs import Missing
-from tests.bench.relay import bare_relay
-from tests.bench.report import Result, Table, number, pair, say
-from tests.bench.stage import Stage
+from tests.bench.relay import RELAY
+from tests.bench.report import Result, Table, number, pair, ranges
+from tests.bench.stage import Stages
 from tests.bench.targets import Targets
-from tests.bench.traffic import Direction
+from tests.bench.traffic import BOTH
+from tests.bench.tunnels import OPENSSH, tunnels
 
-RELAY = "bare relay"
-DIRECT = "no tunnel"
+ROUNDS = "B1-B3"
 IDLE_ECHOES = 200
-BUSY_ECHOES = 400
-BOTH: tuple[Direction, Direction] = ("to", "from")
 
 
-def run(stage: Stage, rounds: int, seconds: float) -> Result:
-    """Measure all tunnels in turn, `rounds` times, each load `seconds` long."""
-    values = Rounds()
-    with Targets() as targets, ExitStack() as tunnels:
-        peers = _open(stage, targets, tunnels)
-        for number_of_round in range(1, rounds + 1):
-            for peer in peers:
-                say(f"B1–B3 round {number_of_round}: {peer.name}")
-                try:
-                    _measure(values, targets, peer, seconds)
-                except (OSError, ValueError) as error:
-                    stage.lacks(f"{peer.name} in round {number_of_round}", error)
-    return Result([_bulk_table(values), _echo_table(values)], {"B1-B3": values.values})
+def run(stages: Stages) -> Result:
+    """Measure all tunnels in turn, round by round."""
+    values, options = Rounds(), stages.options
+    with stages.up() as stage, Targets() as targets, tunnels(stage, targets.ports) as peers:
+
+        def measure(name: str, peer: TunnelPeer) -> None:
+            values.add(name, **_measure(targets, peer, options.seconds))
+
+        for number_of_round in values.each(options.rounds):
+            stage.measure(f"B1–B3 round {number_of_round}", peers, measure)
+    return Result.of([_bulk_table(values), _echo_table(values)], **{ROUNDS: values})
 
 
-def _open(stage: Stage, targets: Targets, tunnels: ExitStack) -> list[TunnelPeer]:
-    ports = targets.ports
-    peers = [TunnelPeer(DIRECT, ports, list, list)]
-
-    def enter(name: str, make: Callable[[], AbstractContextManager[TunnelPeer]]) -> None:
-        try:
-            peers.append(tunnels.enter_context(make()))
-        except Missing as reason:
-            stage.lacks(name, reason)
-
-    enter(NAME, lambda: stage.mooring.tunnel(ports))
-    enter(RELAY, lambda: bare_relay(stage.scratch, ports))
-    if (ssh := stage.openssh) is not None:
-        cipher = "aes128-gcm@openssh.com"
-        enter("OpenSSH", lambda: ssh.tunnel("OpenSSH default", ports))
-        enter("OpenSSH AES-GCM", lambda: ssh.tunnel("OpenSSH AES-GCM", ports, cipher))
-        enter("asyncssh", lambda: asyncssh_tunnel(stage.scratch, ports))
-    if (central := stage.meshcentral) is not None:
-        enter("MeshCentral", lambda: central.tunnel(ports))
-    return peers
-
-
-def _measure(values: Rounds, targets: Targets, peer: TunnelPeer, seconds: float) -> None:
-    metrics: dict[str, float] = {}
-    if peer.ports.echo:
-        idle = traffic.echo(peer.ports.echo, IDLE_ECHOES, limit_s=3.0)
-        metrics |= {"idle_p50": idle.p50, "idle_p99": idle.p99}
+def _measure(targets: Targets, peer: TunnelPeer, seconds: float) -> dict[str, float]:
+    idle = traffic.echo(peer.ports.echo, IDLE_ECHOES, limit_s=3.0)
+    metrics = {"idle_p50": idle.p50, "idle_p99": idle.p99}
     for way in BOTH:
-        bulk = traffic.bulk(
-            targets, peer.ports, way, seconds, server=peer.server(), path=peer.path()
-        )
+        bulk = traffic.bulk(targets, peer, way, seconds)
         metrics[f"{way}_mib_s"] = bulk.mib_per_s
-        metrics[f"{way}_server_cpu"] = bulk.server_cpu
-        metrics[f"{way}_path_cpu"] = bulk.path_cpu
-        if peer.ports.echo:
-            busy = _echo_beside(targets, peer, way, seconds)
-            metrics |= {f"{way}_busy_p50": busy[0], f"{way}_busy_p99": busy[1]}
-    values.add(peer.name, **metrics)
-
-
-def _echo_beside(
-    targets: Targets, peer: TunnelPeer, way: Direction, seconds: float
-) -> tuple[float, float]:
-    bulk = traffic.bulk(
-        targets,
-        peer.ports,
-        way,
-        seconds,
-        beside=lambda: traffic.echo(peer.ports.echo, BUSY_ECHOES, limit_s=seconds),
-    )
-    assert bulk.echo is not None, "it was measured beside"
-    return bulk.echo.p50, bulk.echo.p99
+        if peer.path():
+            metrics[f"{way}_server_cpu"] = bulk.server_cpu
+            metrics[f"{way}_path_cpu"] = bulk.path_cpu
+        _, busy = traffic.bulk_and_echo(targets, peer, way, seconds)
+        metrics |= {f"{way}_busy_p50": busy.p50, f"{way}_busy_p99": busy.p99}
+    return metrics
 
 
 def _bulk_table(values: Rounds) -> Table:
-    rows = []
-    for peer in values.peers:
-        against = [values.ratio(peer, RELAY, f"{way}_mib_s") for way in BOTH]
-        ssh = [values.ratio(peer, "OpenSSH default", f"{way}_mib_s") for way in BOTH]
-        rows.append(
-            [
-                peer,
-                pair((values.median(peer, f"{way}_mib_s") for way in BOTH), 0),
-                pair(against),
-                pair(ssh),
-                pair(values.median(peer, f"{way}_server_cpu") for way in BOTH),
-                pair(values.ratio(peer, RELAY, f"{way}_server_cpu") for way in BOTH),
-                pair(values.median(peer, f"{way}_path_cpu") for way in BOTH),
-            ]
-        )
+    rows = [
+        [
+            peer,
+            pair((values.median(peer, f"{way}_mib_s") for way in BOTH), 0),
+            ranges(values.spread(peer, f"{way}_mib_s", RELAY) for way in BOTH),
+            pair(values.ratio(peer, OPENSSH, f"{way}_mib_s") for way in BOTH),
+            pair(values.median(peer, f"{way}_server_cpu") for way in BOTH),
+            ranges(values.spread(peer, f"{way}_server_cpu", RELAY) for way in BOTH),
+            pair(values.median(peer, f"{way}_path_cpu") for way in BOTH),
+        ]
+        for peer in values.peers
+    ]
     columns = [
-        "B1: to · from the agent",
+        "to · from the agent",
         "MiB/s",
         "of the relay's",
         "of OpenSSH's",
@@ -127,11 +74,21 @@ def _echo_table(values: Rounds) -> Table:
             peer,
             number(values.median(peer, "idle_p50")),
             number(values.median(peer, "idle_p99")),
+            number(values.ratio(peer, RELAY, "idle_p50")),
             pair(values.median(peer, f"{way}_busy_p50") for way in BOTH),
-            pair(values.median(peer, f"{way}_busy_p99") for way in BOTH),
+            ranges(values.spread(peer, f"{way}_busy_p99") for way in BOTH),
+            pair(values.ratio(peer, RELAY, f"{way}_busy_p99") for way in BOTH),
         ]
         for peer in values.peers
-        if values.median(peer, "idle_p50") is not None
     ]
-    columns = ["ms", "B3: idle p50", "idle p99", "B2: p50 beside bulk to · from", "p99"]
-    return Table("B2, B3: 64-byte echo through the same tunnel", columns, rows)
+    columns = [
+        "ms",
+        "B3: idle p50",
+        "idle p99",
+        "idle p50, times the relay's",
+        "B2: p50 beside bulk to · from",
+        "p99",
+        "p99, times the relay's",
+    ]
+    notes = ["The relay's echo has connections of its own, so it never waits behind the bulk."]
+    return Table("B2, B3: 64-byte echo through the same tunnel", columns, rows, notes)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+
+import psutil
 
 from tests.bench.measure import tree
 
@@ -58,14 +59,16 @@ class Program:
 
     def stop(self) -> None:
         """End it and its descendants, by id."""
-        pids = self.pids()
-        for number in (signal.SIGTERM, signal.SIGKILL):
-            for pid in pids:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._child.wait(STOP_TIMEOUT_S)
-                return
+        left = []
+        for pid in self.pids():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                left.append(psutil.Process(pid))
+        for end in (psutil.Process.terminate, psutil.Process.kill):
+            for process in left:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    end(process)
+            _, left = psutil.wait_procs(left, STOP_TIMEOUT_S)
+        self._child.wait(STOP_TIMEOUT_S)
 
 
 def tool(name: str, package: str) -> str:

@@ -1,10 +1,11 @@
 """The bare relay: the least that a TLS relay in Python can do, as the yardstick of B1.
 
 The same shape as a forward: a client takes plain TCP and speaks TLS to the relay, which speaks TLS
-to an agent, which connects to the target. Blocking sockets, one thread a connection, one direction,
-no framing, no flow control but TCP's: it is a lower bound on CPU, not a product.
+to an agent, which connects to the target. Blocking sockets, one thread a connection, bytes one way
+or a question and its answer in turn, no framing, no flow control but TCP's: it is a lower bound on
+CPU and delay, not a product.
 
-    python -m tests.bench.relay client|relay|agent to|from CERTIFICATE KEY FROM_PORT:TO_PORT
+    python -m tests.bench.relay client|relay|agent turns|to|from CERTIFICATE KEY FROM_PORT:TO_PORT
 """
 
 from __future__ import annotations
@@ -19,10 +20,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench.peers.tunnel import TunnelPeer
+from tests.bench.peers.tunnel import TunnelPeer, Via, straight
 from tests.bench.programs import HOST, Program, free_port, tool, wait_port
 from tests.bench.targets import Ports
 
+RELAY = "bare relay"
 PIECE = 64 * 1024
 
 
@@ -34,6 +36,12 @@ def serve(role: str, direction: str, certificate: str, key: str, ports: str) -> 
     dialling.check_hostname = False
     come, go = (int(port) for port in ports.split(":"))
 
+    carriers: dict[str, Callable[[socket.socket, socket.socket], None]] = {
+        "turns": take_turns,
+        "to": pump,
+        "from": lambda near, far: pump(far, near),
+    }
+
     def carry(connection: socket.socket) -> None:
         with contextlib.suppress(OSError):
             near = connection
@@ -43,9 +51,9 @@ def serve(role: str, direction: str, certificate: str, key: str, ports: str) -> 
             if role != "agent":
                 far = dialling.wrap_socket(far)
             with near, far:
-                pump(near, far) if direction == "to" else pump(far, near)
+                carriers[direction](near, far)
 
-    with socket.create_server((HOST, come), backlog=64) as listener:
+    with socket.create_server((HOST, come), backlog=256) as listener:
         while True:
             connection, _ = listener.accept()
             threading.Thread(target=carry, args=(connection,), daemon=True).start()
@@ -59,34 +67,42 @@ def pump(source: socket.socket, sink: socket.socket) -> None:
         sink.sendall(view[:count])
 
 
+def take_turns(asking: socket.socket, answering: socket.socket) -> None:
+    """Carry each question, and as many bytes back, until the asking side ends."""
+    while question := asking.recv(PIECE):
+        answering.sendall(question)
+        left = len(question)
+        while left and (answer := answering.recv(left)):
+            asking.sendall(answer)
+            left -= len(answer)
+
+
 @contextmanager
-def bare_relay(scratch: Path, targets: Ports) -> Iterator[TunnelPeer]:
-    """Run the three programs for each of the sink and the source; there is no echo."""
+def bare_relay(scratch: Path, targets: Ports, via: Via = straight) -> Iterator[TunnelPeer]:
+    """Run client, relay and agent for each port; over a link between relay and agent."""
     certificate, key = make_certificate(scratch)
-    programs: list[Program] = []
+    programs: dict[str, list[Program]] = {"agent": [], "relay": [], "client": []}
 
     def start(role: str, direction: str, to: int) -> int:
         port = free_port()
         argv = [sys.executable, "-m", "tests.bench.relay", role, direction]
         argv += [str(certificate), str(key), f"{port}:{to}"]
-        programs.append(Program(argv, scratch / f"relay-{role}-{direction}.log"))
-        wait_port(port, programs[-1])
+        program = Program(argv, scratch / f"relay-{role}-{direction}.log")
+        programs[role].append(program)
+        wait_port(port, program)
         return port
 
+    def pids(role: str) -> Callable[[], list[int]]:
+        return lambda: [program.pid for program in programs[role]]
+
     try:
-        local = [
-            start("client", direction, start("relay", direction, start("agent", direction, to)))
-            for direction, to in (("to", targets.sink), ("from", targets.source))
-        ]
-        servers: Callable[[], list[int]] = lambda: [programs[1].pid, programs[4].pid]  # noqa: E731
-        yield TunnelPeer(
-            "bare relay",
-            Ports(0, *local),
-            servers,
-            lambda: [program.pid for program in programs],
-        )
+        local = []
+        for direction, to in zip(("turns", "to", "from"), targets, strict=True):
+            relay = start("relay", direction, via(start("agent", direction, to)))
+            local.append(start("client", direction, relay))
+        yield TunnelPeer(RELAY, Ports(*local), pids("relay"), pids("agent"), pids("client"))
     finally:
-        for program in programs:
+        for program in (*programs["client"], *programs["relay"], *programs["agent"]):
             program.stop()
 
 

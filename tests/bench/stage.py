@@ -1,4 +1,7 @@
-"""Everything that is up during a run: ourselves and the peers that could be had."""
+"""What is up during a benchmark: ourselves and the peers that could be had.
+
+A contestant that fails is named and left out; the others go on.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,6 @@ from typing import Protocol, TypeVar
 from tests.bench.peers.meshcentral import MeshCentral
 from tests.bench.peers.mooring import Mooring
 from tests.bench.peers.openssh import OpenSSH
-from tests.bench.programs import Missing
 from tests.bench.report import say
 
 
@@ -23,47 +25,98 @@ class Stoppable(Protocol):
         """End its processes."""
 
 
+PLOT = Path("docs/images/scale.svg")
 PeerT = TypeVar("PeerT", bound=Stoppable)
+ContestantT = TypeVar("ContestantT")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a run was asked for."""
+
+    rounds: int = 3
+    seconds: float = 3.0
+    agents: tuple[int, ...] = ()
+    """Sizes of fleets; none: the benchmark's own."""
+    peers: bool = True
+    plot: Path = PLOT
+    """Where growth is drawn."""
+
+
+class Absent:
+    """Who couldn't be measured, and why."""
+
+    def __init__(self) -> None:
+        self.reasons: list[str] = []
+
+    @contextmanager
+    def spare(self, name: str) -> Iterator[None]:
+        """Note what fails inside instead of raising it, whatever it is."""
+        try:
+            yield
+        except Exception as error:
+            reason = f"{name}: {str(error) or repr(error)}"
+            if reason not in self.reasons:
+                self.reasons.append(reason)
+            say(f"without {reason}")
 
 
 @dataclass(frozen=True, slots=True)
 class Stage:
-    """What is up; a peer that is None couldn't be had, and `missing` says why."""
+    """What is up; a peer that is None couldn't be had or wasn't wanted."""
 
     scratch: Path
+    absent: Absent
+    options: Options
     mooring: Mooring
     openssh: OpenSSH | None
     meshcentral: MeshCentral | None
-    missing: list[str]
 
-    def lacks(self, name: str, reason: Exception) -> None:
-        """Note that a peer couldn't be had."""
-        self.missing.append(f"{name}: {reason}")
-        say(f"without {name}: {reason}")
+    def measure(
+        self,
+        title: str,
+        contestants: dict[str, ContestantT],
+        measure: Callable[[str, ContestantT], None],
+    ) -> None:
+        """Have one round's turn of each; who fails is taken out of `contestants` for good."""
+        for name, contestant in list(contestants.items()):
+            say(f"{title}: {name}")
+            del contestants[name]
+            with self.absent.spare(f"{name} in {title}"):
+                measure(name, contestant)
+                contestants[name] = contestant
 
 
-@contextmanager
-def stage(*, peers: bool) -> Iterator[Stage]:
-    """Start ourselves, and the peers if wanted; all of it ends with the block."""
-    with (
-        tempfile.TemporaryDirectory(prefix="mooring-bench-", ignore_cleanup_errors=True) as name,
-        ExitStack() as stops,
-    ):
-        scratch, missing = Path(name), list[str]()
+class Stages:
+    """Sets a stage up for each benchmark, so that none inherits another one's memory or nodes."""
 
-        def start(label: str, make: Callable[[Path], PeerT]) -> PeerT | None:
-            say(f"starting {label}")
-            try:
+    def __init__(self, options: Options, absent: Absent) -> None:
+        self.options = options
+        self._absent = absent
+
+    @contextmanager
+    def up(self, *, meshcentral: bool = True) -> Iterator[Stage]:
+        """Start ourselves, and the peers if wanted; all of it ends with the block."""
+        with (
+            tempfile.TemporaryDirectory(
+                prefix="mooring-bench-", ignore_cleanup_errors=True
+            ) as name,
+            ExitStack() as stops,
+        ):
+            scratch = Path(name)
+
+            def start(label: str, make: Callable[[Path], PeerT]) -> PeerT:
+                say(f"starting {label}")
                 peer = make(scratch)
-            except Missing as reason:
-                missing.append(f"{label}: {reason}")
-                say(f"without {label}: {reason}")
-                return None
-            stops.callback(peer.stop)
-            return peer
+                stops.callback(peer.stop)
+                return peer
 
-        mooring = start("mooring", Mooring)
-        assert mooring is not None, "it needs nothing that could be missing"
-        openssh = start("OpenSSH", OpenSSH) if peers else None
-        meshcentral = start("MeshCentral", MeshCentral) if peers else None
-        yield Stage(scratch, mooring, openssh, meshcentral, missing)
+            ours = start("mooring", Mooring)
+            openssh = central = None
+            if self.options.peers:
+                with self._absent.spare("OpenSSH"):
+                    openssh = start("OpenSSH", OpenSSH)
+            if self.options.peers and meshcentral:
+                with self._absent.spare("MeshCentral"):
+                    central = start("MeshCentral", MeshCentral)
+            yield Stage(scratch, self._absent, self.options, ours, openssh, central)

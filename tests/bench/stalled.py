@@ -12,31 +12,39 @@ from contextlib import ExitStack
 import psutil
 
 from tests.bench.measure import MIB, Rounds
-from tests.bench.peers.mooring import NAME
+from tests.bench.peers.mooring import Mooring
 from tests.bench.programs import HOST
-from tests.bench.report import Result, Table, number, say
-from tests.bench.stage import Stage
+from tests.bench.report import Result, Table, number, ranges
+from tests.bench.stage import Stages
 from tests.bench.targets import Targets
+from tests.bench.tunnels import OURS
 
+ROUNDS = "B11"
 READERS = 200
 ALLOWED = 1.1  # of the receive budget
 SETTLED_S = 3.0
 SETTLE_LIMIT_S = 40.0
 
 
-def run(stage: Stage, rounds: int) -> Result:
-    """Stall all readers of a forward at once, `rounds` times; all growth is since before."""
-    values, hub = Rounds(), psutil.Process(stage.mooring.hub)
-    before = _settled(hub)
-    for number_of_round in range(1, rounds + 1):
-        say(f"B11 round {number_of_round}: {READERS} stalled readers")
-        with Targets() as targets, stage.mooring.tunnel(targets.ports) as tunnel:
-            values.add(NAME, **_measure(stage, hub, before, tunnel.ports.source))
-    return Result([_table(values)], {"B11": values.values})
+def run(stages: Stages) -> Result:
+    """Stall all readers of a forward at once, round by round; all growth is since before."""
+    values = Rounds()
+    with stages.up(meshcentral=False) as stage:
+        hub = psutil.Process(stage.mooring.hub)
+        before = _settled(hub)
+
+        def measure(name: str, mooring: Mooring) -> None:
+            with Targets() as targets, mooring.tunnel(targets.ports) as tunnel:
+                values.add(name, **_measure(mooring, hub, before, tunnel.ports.source))
+
+        contestants = {OURS: stage.mooring}
+        for number_of_round in values.each(stages.options.rounds):
+            stage.measure(f"B11 round {number_of_round}", contestants, measure)
+    return Result.of([_table(values)], **{ROUNDS: values})
 
 
-def _measure(stage: Stage, hub: psutil.Process, before: int, port: int) -> dict[str, float]:
-    budget = _metric(stage, "mooring_receive_budget_bytes")
+def _measure(mooring: Mooring, hub: psutil.Process, before: int, port: int) -> dict[str, float]:
+    budget = _metric(mooring, "mooring_receive_budget_bytes")
     with ExitStack() as stalled:
         for _ in range(READERS):
             reader = stalled.enter_context(socket.create_connection((HOST, port), timeout=20))
@@ -44,8 +52,8 @@ def _measure(stage: Stage, hub: psutil.Process, before: int, port: int) -> dict[
             if not reader.recv(1):
                 raise OSError("the forward ended a connection")
         stalled_rss = _settled(hub)
-        held = _metric(stage, "mooring_receive_held_bytes")
-        streams = _metric(stage, 'mooring_tunnel_streams_stalled{kind="client"}')
+        held = _metric(mooring, "mooring_receive_held_bytes")
+        streams = _metric(mooring, 'mooring_tunnel_streams_stalled{kind="client"}')
     after = _settled(hub)
     return {
         "before_mib": before / MIB,
@@ -72,8 +80,8 @@ def _settled(process: psutil.Process) -> int:
     return rss
 
 
-def _metric(stage: Stage, name: str) -> float:
-    env = stage.mooring.mesh.env
+def _metric(mooring: Mooring, name: str) -> float:
+    env = mooring.mesh.env
     context = ssl.create_default_context(cafile=env["MOORING_CA"])
     with urllib.request.urlopen(env["MOORING_URL"] + "/metrics", context=context) as answer:
         text = answer.read().decode()
@@ -84,21 +92,23 @@ def _metric(stage: Stage, name: str) -> float:
 
 
 def _table(values: Rounds) -> Table:
-    def figure(metric: str, digits: int = 1) -> str:
-        return number(values.median(NAME, metric), digits)
-
-    row = [
-        f"{READERS}, of these stalled: {figure('stalled_streams', 0)}",
-        figure("before_mib"),
-        figure("stalled_mib"),
-        figure("after_mib"),
-        figure("grown_mib"),
-        figure("held_mib"),
-        figure("budget_mib", 0),
-        figure("of_allowed", 3),
+    rows = [
+        [
+            peer,
+            number(values.median(peer, "stalled_streams"), 0),
+            number(values.median(peer, "before_mib"), 1),
+            number(values.median(peer, "stalled_mib"), 1),
+            number(values.median(peer, "after_mib"), 1),
+            number(values.median(peer, "grown_mib"), 1),
+            number(values.median(peer, "held_mib"), 1),
+            number(values.median(peer, "budget_mib"), 0),
+            ranges([values.spread(peer, "of_allowed")], 3),
+        ]
+        for peer in values.peers
     ]
     columns = [
-        "readers",
+        "",
+        f"streams stalled by {READERS} readers",
         "hub before, MiB",
         "with them",
         "after them",
@@ -107,4 +117,4 @@ def _table(values: Rounds) -> Table:
         "receive budget",
         f"grown, of {ALLOWED:.0%} of the budget",
     ]
-    return Table("B11: memory of the hub under stalled readers", columns, [row])
+    return Table("B11: memory of the hub under stalled readers", columns, rows)

@@ -13,31 +13,35 @@ import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.sharedctypes import Synchronized
 from types import TracebackType
+from typing import NamedTuple, TypeAlias
 
 from tests.bench.programs import HOST
 
 BLOCK = 256 * 1024
 SOURCE_LIMIT_S = 60.0
+Counter: TypeAlias = "Synchronized[int]"
 FORK = multiprocessing.get_context("fork")
 
 
-@dataclass(frozen=True, slots=True)
-class Ports:
+class Ports(NamedTuple):
     """Where the three are reached: directly, or through a tunnel."""
 
     echo: int
     sink: int
     source: int
 
+    def pairs(self, targets: Ports) -> list[str]:
+        """`HERE:THERE` for each of the three."""
+        return [f"{here}:{there}" for here, there in zip(self, targets, strict=True)]
+
 
 class Targets:
     """The three processes; `sunk` counts the bytes that the sink has received."""
 
     def __init__(self) -> None:
-        self.sunk: Synchronized[int] = FORK.Value("Q", 0)
+        self.sunk: Counter = FORK.Value("Q", 0)
         listeners = [_listener() for _ in range(3)]
         self.ports = Ports(*(listener.getsockname()[1] for listener in listeners))
         serve: list[Callable[[socket.socket], None]] = [_echo, self._sink, _source]
@@ -66,11 +70,12 @@ class Targets:
     def _sink(self, connection: socket.socket) -> None:
         buffer = bytearray(BLOCK)
         while count := connection.recv_into(buffer):
-            self.sunk.value += count
+            with self.sunk.get_lock():
+                self.sunk.value += count
 
 
 def _listener() -> socket.socket:
-    return socket.create_server((HOST, 0), backlog=64)
+    return socket.create_server((HOST, 0), backlog=256)
 
 
 def _echo(connection: socket.socket) -> None:

@@ -18,9 +18,10 @@ from tests.bench.peers.terminal import (
     SecureShellTerminal,
     Terminal,
 )
-from tests.bench.report import Result, Table, number, say
-from tests.bench.stage import Stage
+from tests.bench.report import Result, Table, number
+from tests.bench.stage import Stage, Stages
 
+ROUNDS = "B5"
 KEYS = 300
 KEY_PAUSE_S = 0.005
 LINE = "".join(chr(33 + index % 90) for index in range(79)) + "\n"
@@ -29,44 +30,48 @@ FLOOD_BYTES = 4 * MIB
 PROMPT = b"bench-prompt>"
 ANSWER_S = 20.0
 FILE_S = 60.0
+TURN_S = 180.0
 FLOODS = 3
 
 Opener = Callable[[], AbstractAsyncContextManager[Terminal]]
+Opened = tuple[Opener, Callable[[], list[int]]]
+"""A terminal, and the processes of its server."""
 
 
-def run(stage: Stage, rounds: int) -> Result:
-    """Measure every terminal in turn, `rounds` times."""
+def run(stages: Stages) -> Result:
+    """Measure every terminal in turn, round by round."""
     values = Rounds()
-    file = stage.scratch / "lines.txt"
-    file.write_text(LINE * FILE_LINES)
-    for number_of_round in range(1, rounds + 1):
-        for name, opener, pids in _terminals(stage):
-            say(f"B5 round {number_of_round}: {name}")
-            try:
-                metrics = uvloop.run(_measure(opener, file, pids))
-            except (OSError, TimeoutError, ValueError) as error:
-                stage.lacks(f"{name} in round {number_of_round}", error)
-            else:
-                values.add(name, **metrics)
-    return Result([_table(values)], {"B5": values.values})
+    with stages.up() as stage:
+        file = stage.scratch / "lines.txt"
+        file.write_text(LINE * FILE_LINES)
+        contestants = _terminals(stage)
+
+        def measure(name: str, terminal: Opened) -> None:
+            opener, pids = terminal
+            values.add(name, **uvloop.run(_measure(opener, file, pids)))
+
+        for number_of_round in values.each(stages.options.rounds):
+            stage.measure(f"B5 round {number_of_round}", contestants, measure)
+    return Result.of([_table(values)], **{ROUNDS: values})
 
 
-def _terminals(stage: Stage) -> list[tuple[str, Opener, Callable[[], list[int]]]]:
-    found: list[tuple[str, Opener, Callable[[], list[int]]]] = [
-        (NAME, lambda: MooringTerminal.open(stage.mooring), lambda: [stage.mooring.hub])
-    ]
+def _terminals(stage: Stage) -> dict[str, Opened]:
+    found: dict[str, Opened] = {
+        NAME: (lambda: MooringTerminal.open(stage.mooring), lambda: [stage.mooring.hub])
+    }
     if (central := stage.meshcentral) is not None:
-        found.append(
-            ("MeshCentral", lambda: MeshCentralTerminal.open(central), central.server.pids)
+        found["MeshCentral"] = (
+            lambda: MeshCentralTerminal.open(central),
+            central.server.pids,
         )
     if (ssh := stage.openssh) is not None:
-        found.append(("ssh -tt", lambda: SecureShellTerminal.open(ssh), ssh.server.pids))
+        found["ssh -tt"] = (lambda: SecureShellTerminal.open(ssh), ssh.server.pids)
     return found
 
 
 async def _measure(opener: Opener, file: Path, pids: Callable[[], list[int]]) -> dict[str, float]:
     metrics: dict[str, float] = {}
-    async with opener() as terminal:
+    async with asyncio.timeout(TURN_S), opener() as terminal:
         screen = Screen(terminal)
         await terminal.write(b"exec bash --norc --noprofile\n")
         await screen.settle()

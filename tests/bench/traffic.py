@@ -1,4 +1,4 @@
-"""Load through a tunnel's local ports: bulk one way, and 64-byte echoes beside it or alone.
+"""Load through a tunnel's local ports: bulk one way, 64-byte echoes, connections held idle.
 
 Bulk is counted at the receiving end after a warm-up, and ends by the clock. Echoes keep one in
 flight and pause between, as keystrokes and small requests do.
@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import threading
 import time
-from collections.abc import Callable, Sequence
-from multiprocessing.sharedctypes import Synchronized
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import msgspec
 
 from tests.bench.measure import GIB, MIB, Latency, cpu_s, latency
+from tests.bench.peers.tunnel import TunnelPeer
 from tests.bench.programs import HOST
-from tests.bench.targets import BLOCK, FORK, Ports, Targets
+from tests.bench.targets import BLOCK, FORK, Counter, Targets
 
 Direction = Literal["to", "from"]
 """Seen from the client: to the agent's side, or from it."""
+BOTH: tuple[Direction, Direction] = ("to", "from")
 WARM_UP_S = 0.7
 TAIL_S = 0.3
 ECHO_BYTES = 64
 ECHO_PAUSE_S = 0.004
+BUSY_ECHOES = 400
+OPENS_PER_S = 40
+"""Slower than the 50 a second that a tunnel of ours allows; the same for everyone."""
+ARRIVE_S = 20.0
 
 
 class Bulk(msgspec.Struct, frozen=True):
@@ -33,7 +39,6 @@ class Bulk(msgspec.Struct, frozen=True):
     mib_per_s: float
     server_cpu: float
     path_cpu: float
-    echo: Latency | None = None
 
 
 def echo(port: int, count: int, limit_s: float) -> Latency:
@@ -52,36 +57,43 @@ def echo(port: int, count: int, limit_s: float) -> Latency:
 
 def bulk(
     targets: Targets,
-    ports: Ports,
+    tunnel: TunnelPeer,
     direction: Direction,
     seconds: float,
     *,
-    server: Sequence[int] = (),
-    path: Sequence[int] = (),
-    beside: Callable[[], Latency] | None = None,
+    connections: int = 1,
+    warm_up_s: float = WARM_UP_S,
+    beside: Callable[[], object] | None = None,
 ) -> Bulk:
-    """Push one stream through for `seconds`.
+    """Push streams through for `seconds`.
 
     Args:
         targets: what is behind the tunnel.
-        ports: the tunnel's local ports.
+        tunnel: what they go through.
         direction: which way.
         seconds: how long it is counted.
-        server: ids of the processes in the middle.
-        path: ids of all processes of the tunnel.
-        beside: runs while it flows.
+        connections: how many at once.
+        warm_up_s: how long they flow before.
+        beside: runs while it is counted.
+
+    Raises:
+        ConnectionError: nothing came through.
     """
-    total = seconds + WARM_UP_S + TAIL_S
-    counter: Synchronized[int] = targets.sunk if direction == "to" else FORK.Value("Q", 0)
+    total = seconds + warm_up_s + TAIL_S
+    act: Callable[[int, float, Counter], None]
     if direction == "to":
-        process = FORK.Process(target=_send, args=(ports.sink, total), daemon=True)
+        act, counter, port = _send, targets.sunk, tunnel.ports.sink
     else:
-        process = FORK.Process(target=_receive, args=(ports.source, total, counter), daemon=True)
+        act, counter, port = _receive, FORK.Value("Q", 0), tunnel.ports.source
+    process = FORK.Process(target=_crowd, args=(connections, act, port, total, counter))
+    process.daemon = True
     process.start()
     try:
-        time.sleep(WARM_UP_S)
+        time.sleep(warm_up_s)
+        server, path = tunnel.server(), tunnel.path()
         before = counter.value, cpu_s(server), cpu_s(path), time.perf_counter()
-        measured = beside() if beside is not None else None
+        if beside is not None:
+            beside()
         time.sleep(max(0.0, seconds - (time.perf_counter() - before[3])))
         size = counter.value - before[0]
         used, used_in_all = cpu_s(server) - before[1], cpu_s(path) - before[2]
@@ -94,7 +106,44 @@ def bulk(
     if not size:
         raise ConnectionError("no bytes came through")
     gib = size / GIB
-    return Bulk(size / took_s / MIB, used / gib, used_in_all / gib, measured)
+    return Bulk(size / took_s / MIB, used / gib, used_in_all / gib)
+
+
+def bulk_and_echo(
+    targets: Targets,
+    tunnel: TunnelPeer,
+    direction: Direction,
+    seconds: float,
+    warm_up_s: float = WARM_UP_S,
+) -> tuple[Bulk, Latency]:
+    """Push one stream through, and measure echoes beside it."""
+    found: list[Latency] = []
+
+    def beside() -> None:
+        found.append(echo(tunnel.ports.echo, BUSY_ECHOES, limit_s=seconds))
+
+    pushed = bulk(targets, tunnel, direction, seconds, warm_up_s=warm_up_s, beside=beside)
+    return pushed, found[0]
+
+
+@contextlib.contextmanager
+def held(targets: Targets, port: int, count: int) -> Iterator[None]:
+    """Hold `count` idle connections to the sink, each proved by a message that came through.
+
+    Raises:
+        ConnectionError: some didn't.
+    """
+    message, before = b"x" * ECHO_BYTES, targets.sunk.value
+    with contextlib.ExitStack() as connections:
+        for _ in range(count):
+            connections.enter_context(_connect(port)).sendall(message)
+            time.sleep(1 / OPENS_PER_S)
+        deadline = time.monotonic() + ARRIVE_S
+        while (arrived := (targets.sunk.value - before) // ECHO_BYTES) < count:
+            if time.monotonic() > deadline:
+                raise ConnectionError(f"only {arrived} of {count} connections came through")
+            time.sleep(0.05)
+        yield
 
 
 def _connect(port: int) -> socket.socket:
@@ -114,7 +163,24 @@ def _echo_once(connection: socket.socket, message: bytes) -> None:
         left -= len(data)
 
 
-def _send(port: int, seconds: float) -> None:
+def _crowd(
+    connections: int,
+    act: Callable[[int, float, Counter], None],
+    port: int,
+    seconds: float,
+    counter: Counter,
+) -> None:
+    threads = [
+        threading.Thread(target=act, args=(port, seconds, counter), daemon=True)
+        for _ in range(connections)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _send(port: int, seconds: float, _: Counter) -> None:
     block = bytes(BLOCK)
     with contextlib.suppress(OSError), _connect(port) as connection:
         end = time.monotonic() + seconds
@@ -122,9 +188,10 @@ def _send(port: int, seconds: float) -> None:
             connection.sendall(block)
 
 
-def _receive(port: int, seconds: float, counter: Synchronized[int]) -> None:
+def _receive(port: int, seconds: float, counter: Counter) -> None:
     buffer = bytearray(BLOCK)
     with contextlib.suppress(OSError), _connect(port) as connection:
         end = time.monotonic() + seconds
         while time.monotonic() < end and (count := connection.recv_into(buffer)):
-            counter.value += count
+            with counter.get_lock():
+                counter.value += count

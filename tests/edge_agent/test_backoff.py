@@ -1,6 +1,8 @@
 from __future__ import annotations
 
-from edge_agent.backoff import CAP_S, REFUSED_S, STABLE_S, Backoff
+from edge_agent.backoff import CAP_S, REFUSED_S, REPLACED_S, STABLE_S, Backoff
+from protocol.errors import GoAwayCode
+from protocol.events import PeerGoesAway
 
 
 def highest() -> float:
@@ -37,3 +39,13 @@ def test_the_hub_may_ask_for_more_patience() -> None:
 def test_a_refusal_waits_five_to_fifteen_minutes() -> None:
     assert Backoff(lambda: 0.0).refused() == REFUSED_S
     assert Backoff(highest).refused() == 3 * REFUSED_S
+
+
+def test_what_the_hub_said_at_the_end_decides() -> None:
+    def after(code: GoAwayCode, retry_after_s: float = 0.0) -> float:
+        return Backoff(highest).ended(1.0, PeerGoesAway(code, "", retry_after_s))
+
+    assert Backoff(highest).ended(1.0, None) == Backoff(highest).lost(1.0)
+    assert after(GoAwayCode.SHUTDOWN, 40.0) == Backoff(highest).lost(1.0, 40.0) > 30
+    assert after(GoAwayCode.REVOKED) >= REFUSED_S
+    assert after(GoAwayCode.REPLACED) == REPLACED_S

@@ -31,6 +31,7 @@ from edge_agent.config import AgentConfig, save_config
 from edge_agent.doctor import Finding, examine
 from edge_agent.policy import default_policy
 from edge_agent.state import StateDir
+from hub.admission import Lane
 from hub.enrolment import NodeRefused
 from hub.enrolment import Refusal as Standing
 from hub.listener import Listener, Route
@@ -124,10 +125,11 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     def http() -> asyncio.BaseProtocol:
         return asyncio.StreamReaderProtocol(asyncio.StreamReader(), made.serve)
 
-    join_route = Route(hub_join_context(hub.chain, hub.key), http)
+    join_route = Route(hub_join_context(hub.chain, hub.key), http, Lane())
     tunnel_route = Route(
         hub_tunnel_context(hub.chain, hub.key, authority.trust_pem),
         lambda: accept_websocket(made.upgrade),
+        Lane(),
         fast=True,
     )
     routes = {b"mooring-join/1": join_route, b"mooring/1": tunnel_route}
@@ -499,10 +501,11 @@ class TestTunnel:
         """Our CA was replaced at the tunnels' side only: TLS refuses after its handshake."""
         other = Authority.open(lab.folder / "other", time.time())
         context = hub_tunnel_context(lab.hub.chain, lab.hub.key, other.trust_pem)
-        tunnel = Route(context, lambda: accept_websocket(lab.upgrade), fast=True)
+        tunnel = Route(context, lambda: accept_websocket(lab.upgrade), Lane(), fast=True)
         join = Route(
             hub_join_context(lab.hub.chain, lab.hub.key),
             lambda: asyncio.StreamReaderProtocol(asyncio.StreamReader(), lab.serve),
+            Lane(),
         )
         async with listening({b"mooring-join/1": join, b"mooring/1": tunnel}, join) as url:
             found = await lab.look(hub_url=url)

@@ -16,6 +16,7 @@ from certs.keys import make_key_and_csr
 from certs.servers import Role as Face
 from certs.servers import keep_current
 from certs.tokens import decode_token, secret_to_text
+from hub.admission import Lane
 from hub.agent_tunnels import TUNNEL_PATH, AgentTunnels
 from hub.authz import Role, Subject
 from hub.client_tunnels import CLIENT_PATH, ClientTunnels
@@ -224,8 +225,10 @@ async def open_port(hub: Hub, scratch: Path) -> AsyncIterator[Port]:
     async with asyncio.TaskGroup() as tasks:
         agents = AgentTunnels(hub, tasks, "test")
         clients = ClientTunnels(hub, tasks, "test", agents.budget)
-        tunnel = Route(faces.tunnel, lambda: accept_websocket(agents.on_request), fast=True)
-        client = Route(faces.client, lambda: accept_websocket(clients.on_request), fast=True)
+        tunnel = Route(faces.tunnel, lambda: accept_websocket(agents.on_request), Lane(), fast=True)
+        client = Route(
+            faces.client, lambda: accept_websocket(clients.on_request), Lane(), fast=True
+        )
         routes = {TUNNEL_ALPN.encode(): tunnel, CLIENT_ALPN.encode(): client}
         listening = tasks.create_task(Listener(routes, client, hub.addresses).serve(sockets))
         try:

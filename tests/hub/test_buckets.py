@@ -29,3 +29,15 @@ def test_memory_is_bounded() -> None:
         buckets.take(key, 0.0)
     assert buckets.take("c", 0.0) > 0
     assert buckets.take("a", 0.0) == 0.0
+
+
+def test_what_is_given_back_may_be_taken_again_and_never_exceeds_the_burst() -> None:
+    buckets = Buckets(per_s=1.0, burst=2)
+    assert [buckets.take("a", 0.0) for _ in range(3)] == [0.0, 0.0, 1.0]
+    buckets.give_back("a")
+    assert [buckets.take("a", 0.0) for _ in range(2)] == [0.0, 1.0]
+    for _ in range(5):
+        buckets.give_back("a")
+    assert [buckets.take("a", 0.0) for _ in range(3)] == [0.0, 0.0, 1.0]
+    buckets.give_back("stranger")
+    assert buckets.take("stranger", 0.0) == 0.0

@@ -261,6 +261,17 @@ async def test_joins_from_one_address_are_throttled(mesh: Mesh) -> None:
         await mesh.join("A" * 43)
 
 
+async def test_joins_that_succeed_do_not_count_against_their_address(mesh: Mesh) -> None:
+    secret = await mesh.secret(uses=60)
+    for _ in range(60):
+        await mesh.join(secret)
+    for _ in range(40):
+        with pytest.raises(TokenUsed):
+            await mesh.join(secret)
+    with pytest.raises(Throttled):
+        await mesh.join(secret)
+
+
 async def test_the_audit_is_not_filled_by_one_stranger(mesh: Mesh) -> None:
     for _ in range(100):
         await mesh.enrolment.note_refusal("other_ca", "203.0.113.1")

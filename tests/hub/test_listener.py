@@ -16,7 +16,9 @@ import pytest
 
 from certs.authority import Authority
 from certs.servers import Role, keep_current
+from hub import admission
 from hub import listener as module
+from hub.admission import Lane
 from hub.listener import Listener, Route, bind, plain_answer
 from hub.tls import Faces, make_faces
 
@@ -41,20 +43,24 @@ def faces(tmp_path: Path) -> Faces:
 
 
 @asynccontextmanager
-async def serving(faces: Faces, errors: list[str]) -> AsyncIterator[int]:
+async def serving(
+    faces: Faces, errors: list[str], tunnels: Lane | None = None
+) -> AsyncIterator[int]:
+    people = Lane()
     routes = {
         b"mooring/1": Route(
             faces.tunnel,
             lambda: Greeter(b"tunnel"),
+            tunnels or Lane(),
             fast=True,
             on_tls_error=lambda address, error: errors.append(f"{address} {error.reason}"),
         ),
-        b"mooring-join/1": Route(faces.join, lambda: Greeter(b"join")),
-        b"mooring-client/1": Route(faces.client, lambda: Greeter(b"client"), fast=True),
+        b"mooring-join/1": Route(faces.join, lambda: Greeter(b"join"), Lane()),
+        b"mooring-client/1": Route(faces.client, lambda: Greeter(b"client"), people, fast=True),
     }
     sockets = bind("127.0.0.1", 0)
     port = sockets[0].getsockname()[1]
-    server = Listener(routes, Route(faces.pages, lambda: Greeter(b"pages")))
+    server = Listener(routes, Route(faces.pages, lambda: Greeter(b"pages"), people))
     async with asyncio.TaskGroup() as tasks:
         serving = tasks.create_task(server.serve(sockets))
         yield port
@@ -146,6 +152,42 @@ async def test_silent_connections_do_not_keep_others_out(faces: Faces) -> None:
         finally:
             for connection in silent:
                 connection.close()
+
+
+def hello(alpn: str) -> bytes:
+    """A ClientHello, for somebody who says nothing more."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols([alpn])
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    connection = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    with contextlib.suppress(ssl.SSLWantReadError):
+        connection.do_handshake()
+    return outgoing.read()
+
+
+async def test_agents_in_line_do_not_delay_people_and_past_its_end_are_closed_at_once(
+    faces: Faces, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(admission, "IN_LINE", 6)  # three for one address
+    lane = Lane(in_flight=1)
+    async with serving(faces, [], lane) as port:
+        stalled = [await asyncio.open_connection("127.0.0.1", port) for _ in range(5)]
+        for _, writer in stalled:
+            writer.write(hello("mooring/1"))
+        async with asyncio.timeout(5):
+            while not lane.turned_away.value:
+                await asyncio.sleep(0.01)
+        assert (lane.waiting, lane.admitted.value, lane.turned_away.value) == (3, 1, 1)
+        ends = [asyncio.ensure_future(reader.read()) for reader, _ in stalled]  # noqa: TID251
+        done, _ = await asyncio.wait(ends, timeout=5, return_when=asyncio.FIRST_COMPLETED)
+        assert len(done) == 1
+        assert await greeting(port, ["http/1.1"]) == b"pages"
+        assert await greeting(port, ["mooring-join/1"]) == b"join"
+        for end in ends:
+            end.cancel()
+        await asyncio.wait(ends)
+        for _, writer in stalled:
+            writer.close()
 
 
 @pytest.mark.parametrize(

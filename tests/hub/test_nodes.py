@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import uuid
 from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import insert
 
+from hub import presence
 from hub.audit import Audit
 from hub.authz import Role, Subject
 from hub.errors import BadRequest, Conflict, InvalidTarget, NotFound, NothingMatches
@@ -24,10 +26,16 @@ OLGA = Subject("olga", Role.ADMIN, "u1", "token", "t1", "192.0.2.1")
 
 async def join(nodes: Nodes, name: str, state: str = "active") -> str:
     """Store a node as enrolment does, and tell `nodes`."""
+    node_id = await enrol(nodes, name, state)
+    await nodes.refresh(node_id)
+    return node_id
+
+
+async def enrol(nodes: Nodes, name: str, state: str = "active") -> str:
+    """Store a node and tell nobody."""
     node_id = str(uuid.uuid4())
     row = insert(schema.nodes).values(id=node_id, name=name, state=state, created_at=10.0)
     await nodes.store.write(lambda connection: connection.execute(row))
-    await nodes.refresh(node_id)
     return node_id
 
 
@@ -93,6 +101,7 @@ async def test_a_removed_node_is_forgotten_and_its_late_end_changes_nothing(node
     await nodes.came_online(node, "192.0.2.7", 20.0)
     row = schema.nodes.delete().where(schema.nodes.c.id == node)
     await nodes.store.write(lambda connection: connection.execute(row))
+    nodes.forget(node)  # as the hook of the enrolment does
     await nodes.went_offline(node, 30.0, "removed")
     assert list(nodes.all()) == []
     assert await kinds(nodes) == ["node.online"]
@@ -110,6 +119,47 @@ async def test_presence_stays_true_when_the_store_fails(
     await nodes.came_online(barred, "192.0.2.7", 100.0)
     assert nodes.get(barred).status is Status.QUARANTINED
     assert "is not stored" in caplog.text
+
+
+async def test_many_moves_at_once_share_their_writes_and_lose_no_event(
+    nodes: Nodes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(presence, "MOVES_AT_ONCE", 8)
+    ids = [await join(nodes, f"web-{number}") for number in range(20)]
+    written: list[int] = []
+    write = Store.write
+
+    async def counted(store: Store, unit: Any, **options: Any) -> Any:
+        written.append(1)
+        return await write(store, unit, **options)
+
+    monkeypatch.setattr(Store, "write", counted)
+    async with asyncio.TaskGroup() as tasks:
+        for node in ids:
+            tasks.create_task(nodes.came_online(node, "192.0.2.7", 100.0))
+    assert len(written) <= 4  # 1 for who came first, 19 by eights
+    assert {view.status for view in nodes.all()} == {Status.ONLINE}
+    assert await kinds(nodes) == ["node.online"] * 20
+    again = await restarted(nodes)
+    assert {(view.connected_at, view.address) for view in again.all()} == {(100.0, "192.0.2.7")}
+
+
+async def test_who_is_cancelled_while_storing_for_others_leaves_them_to_the_next(
+    nodes: Nodes,
+) -> None:
+    ids = [await join(nodes, f"web-{number}") for number in range(3)]
+    async with asyncio.TaskGroup() as tasks:
+        moves = [tasks.create_task(nodes.came_online(n, "192.0.2.7", 100.0)) for n in ids]
+        await asyncio.sleep(0)
+        moves[0].cancel()
+    assert [nodes.get(n).status for n in ids[1:]] == [Status.ONLINE] * 2
+
+
+async def test_who_dials_before_its_joining_was_noticed_is_online(nodes: Nodes) -> None:
+    node = await enrol(nodes, "web-1")
+    await nodes.came_online(node, "192.0.2.7", 100.0)
+    assert nodes.get("web-1").status is Status.ONLINE
+    assert await kinds(nodes) == ["node.online"]
 
 
 async def test_a_change_elsewhere_is_followed(nodes: Nodes) -> None:

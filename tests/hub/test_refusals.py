@@ -16,6 +16,7 @@ from certs.contexts import agent_context, explain_ssl_error, hub_tunnel_context
 from certs.errors import Reason
 from certs.keys import make_key_and_csr
 from certs.servers import Role, keep_current
+from hub.admission import Lane
 from hub.listener import Listener, Route, bind
 
 
@@ -63,6 +64,7 @@ async def test_a_refused_certificate_is_named_and_nothing_is_read(
     route = Route(
         hub_tunnel_context(files.chain, files.key, authority.trust_pem),
         lambda: Silent(heard),
+        Lane(),
         fast=fast,
         on_tls_error=lambda _, error: named.put_nowait(explain_ssl_error(error)),
     )

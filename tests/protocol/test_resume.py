@@ -9,7 +9,7 @@ from protocol.errors import GoAwayCode, ResetCode
 from protocol.events import DataReceived, PeerReady, StreamFinished, StreamOpened, StreamWasReset
 from protocol.frames import Hello, Type
 from protocol.replay import REPLAY_BUDGET, Replay
-from protocol.session import ACK_BYTES, Session, Side
+from protocol.session import ACK_BYTES, EARLY_PINGS, Session, Side
 from protocol.windows import Budget
 from tests.protocol.conftest import NAME, Wire, violation
 
@@ -153,6 +153,20 @@ class TestAcknowledging:
         assert wire.hub.replay_bytes < 2 * ACK_BYTES
         wire.now += 20
         wire.agent.tick(wire.now)
+        wire.settle()
+        assert wire.hub.replay_bytes == 0
+
+    def test_a_side_that_leaves_its_ping_out_still_acknowledges(self, wire: Wire) -> None:
+        for _ in range(EARLY_PINGS):
+            wire.now += 20
+            wire.agent.tick(wire.now)
+            wire.settle()
+        stream = wire.hub.open(FORWARD)
+        wire.hub.send(stream, b"news")
+        wire.settle()
+        assert wire.hub.replay_bytes
+        wire.now += 15
+        wire.hub.tick(wire.now)
         wire.settle()
         assert wire.hub.replay_bytes == 0
 

@@ -339,6 +339,30 @@ class TestTime:  # SPEC §4.6, §4.8
             intervals.append(session.deadline())
         assert intervals == pytest.approx([12.0, 18.0], abs=0.1)
 
+    def test_the_side_that_dialled_is_silent_while_the_peer_pings_and_not_longer(
+        self, pair: Pair
+    ) -> None:
+        pings: list[tuple[str, float]] = []
+
+        def live(*sides: str, until: float) -> None:
+            while (at := min(getattr(pair, side).deadline() for side in sides)) < until:
+                pair.now = at
+                for side in sides:
+                    session = getattr(pair, side)
+                    due = session._next_ping <= pair.now
+                    session.tick(pair.now)
+                    pings.extend([(side, pair.now)] if due else [])
+                pair.settle()
+
+        start = pair.now
+        live("hub", "agent", until=start + 300)
+        measured = [at for side, at in pings if side == "agent"]
+        assert len(measured) in (4, 5)
+        assert len([1 for side, _ in pings if side == "hub"]) >= 20
+        last = max(at for side, at in pings if side == "hub")
+        live("agent", until=start + 340)
+        assert min(at for side, at in pings if at > last) == pytest.approx(last + 18)
+
     def test_goaway_stops_new_streams_both_ways(self, pair: Pair) -> None:
         pair.hub.go_away(GoAwayCode.SHUTDOWN, "restart", 30.0)
         pair.settle()

@@ -15,16 +15,17 @@ from pathlib import Path
 
 import uvloop
 
-from tests.bench.peers.tunnel import TunnelPeer
+from tests.bench.peers.tunnel import TunnelPeer, Via, straight
 from tests.bench.programs import HOST, Missing, Program, free_port, wait_port
 from tests.bench.targets import Ports
 
+NAME = "asyncssh AES-GCM"
 CIPHERS = ["aes128-gcm@openssh.com"]
 MODULE = "tests.bench.peers.asyncssh_pair"
 
 
 @contextmanager
-def asyncssh_tunnel(scratch: Path, targets: Ports) -> Iterator[TunnelPeer]:
+def asyncssh_tunnel(scratch: Path, targets: Ports, via: Via = straight) -> Iterator[TunnelPeer]:
     """Run both ends.
 
     Raises:
@@ -39,16 +40,10 @@ def asyncssh_tunnel(scratch: Path, targets: Ports) -> Iterator[TunnelPeer]:
     client = None
     try:
         wait_port(port, server)
-        pairs = [
-            f"{local.echo}:{targets.echo}",
-            f"{local.sink}:{targets.sink}",
-            f"{local.source}:{targets.source}",
-        ]
-        argv = [sys.executable, "-m", MODULE, "client", str(port), *pairs]
+        argv = [sys.executable, "-m", MODULE, "client", str(via(port)), *local.pairs(targets)]
         client = Program(argv, scratch / "asyncssh-c.log")
         wait_port(local.source, client)
-        ids = [server.pid, client.pid]
-        yield TunnelPeer("asyncssh AES-GCM", local, lambda: ids[:1], lambda: ids)
+        yield TunnelPeer(NAME, local, server.pids, client.pids)
     finally:
         if client is not None:
             client.stop()

@@ -21,20 +21,20 @@ from pathlib import Path
 from urllib.parse import quote
 
 from tests.bench.peers.meshcentral_api import USER, Account, Control, trusting
+from tests.bench.peers.npm import install
 from tests.bench.peers.tunnel import TunnelPeer
 from tests.bench.programs import (
     HOST,
     Missing,
     Program,
-    cache_directory,
     free_port,
     tool,
     wait_port,
 )
 from tests.bench.targets import Ports
 
+NAME = "MeshCentral"
 AGENTS = {"x86_64": "meshagent_x86-64", "aarch64": "meshagent_arm64"}
-INSTALL_TIMEOUT_S = 300
 ROUTER = "tests.bench.peers.meshcentral_router"
 
 
@@ -49,7 +49,7 @@ class MeshCentral:
         """
         self._scratch = scratch / "meshcentral"
         self._node_js = tool("node", "nodejs")
-        self._package = install()
+        self._package = install("meshcentral")
         machine = platform.machine()
         if machine not in AGENTS:
             raise Missing(f"MeshCentral ships no agent that the bench knows for {machine}")
@@ -65,12 +65,6 @@ class MeshCentral:
         except BaseException:
             self.stop()
             raise
-
-    @property
-    def version(self) -> str:
-        """Of the package."""
-        text = (self._package / "package.json").read_text()
-        return f"MeshCentral {json.loads(text)['version']}"
 
     def _command(self, *arguments: str) -> list[str]:
         data, files = self._scratch / "data", self._scratch / "files"
@@ -140,50 +134,21 @@ class MeshCentral:
     def tunnel(self, targets: Ports) -> Iterator[TunnelPeer]:
         """Local ports joined to relay sockets by a small router of ours, a process of its own."""
         local = Ports(free_port(), free_port(), free_port())
-        pairs = [
-            f"{local.echo}:{targets.echo}",
-            f"{local.sink}:{targets.sink}",
-            f"{local.source}:{targets.source}",
-        ]
+        pairs = local.pairs(targets)
         argv = [sys.executable, "-m", ROUTER, str(self.account.port), self.node, *pairs]
         env = os.environ | {"MESHCENTRAL_PASSWORD": self.account.password}
+        assert self.agent is not None, "it is connected"
         router = Program(argv, self._scratch / "router.log", env=env)
         try:
             wait_port(local.source, router)
-            yield TunnelPeer("MeshCentral", local, self.server.pids, lambda: self._all(router))
+            yield TunnelPeer(
+                NAME, local, self.server.pids, self.agent.pids, client=lambda: [router.pid]
+            )
         finally:
             router.stop()
-
-    def _all(self, router: Program) -> list[int]:
-        assert self.agent is not None, "it is connected"
-        return [*self.server.pids(), *self.agent.pids(), router.pid]
 
     def stop(self) -> None:
         """End agent and server."""
         if self.agent is not None:
             self.agent.stop()
         self.server.stop()
-
-
-def install() -> Path:
-    """The package's directory; installed by npm when it isn't there.
-
-    Raises:
-        Missing: npm can't have it.
-    """
-    place = cache_directory() / "meshcentral"
-    package = place / "node_modules" / "meshcentral"
-    if (package / "package.json").exists():
-        return package
-    place.mkdir(parents=True, exist_ok=True)
-    (place / "package.json").write_text('{"private": true}\n')
-    argv = [tool("npm", "npm"), "install", "--no-audit", "--no-fund", "meshcentral"]
-    try:
-        subprocess.run(
-            argv, cwd=place, check=True, capture_output=True, text=True, timeout=INSTALL_TIMEOUT_S
-        )
-    except subprocess.CalledProcessError as error:
-        raise Missing(f"npm can't install meshcentral: {error.stderr[-200:]}") from error
-    except subprocess.TimeoutExpired as error:
-        raise Missing(f"npm took longer than {INSTALL_TIMEOUT_S} s for meshcentral") from error
-    return package

@@ -11,7 +11,7 @@ from pathlib import Path
 from mooring.sdk import identity
 from mooring.sdk.identity import Identity
 from tests.bench.measure import cpu_s
-from tests.bench.peers.tunnel import TunnelPeer
+from tests.bench.peers.tunnel import TunnelPeer, Via, straight
 from tests.bench.programs import HOST, Program, free_port, wait_port
 from tests.bench.targets import Ports
 from tests.e2e.mesh import Mesh
@@ -31,11 +31,6 @@ class Mooring:
         self.mesh.add(NODE)
 
     @property
-    def version(self) -> str:
-        """As `mooring --version` says."""
-        return self.mesh.run("--version").stdout.strip()
-
-    @property
     def hub(self) -> int:
         """The hub's process id."""
         return self.mesh.hub.child.pid
@@ -49,23 +44,34 @@ class Mooring:
         return (self.mesh.state / "admin-password").read_text().strip()
 
     @contextmanager
-    def tunnel(self, targets: Ports) -> Iterator[TunnelPeer]:
-        """One `mooring forward` that carries all three ports."""
+    def tunnel(self, targets: Ports, via: Via = straight) -> Iterator[TunnelPeer]:
+        """One `mooring forward` that carries all three ports; over a link to a node of its own."""
         local = Ports(free_port(), free_port(), free_port())
-        forwards = [
-            f"{local.echo}:{HOST}:{targets.echo}",
-            f"{local.sink}:{HOST}:{targets.sink}",
-            f"{local.source}:{HOST}:{targets.source}",
-        ]
-        command = self.mesh.command("forward", NODE, *forwards)
-        client = Program(command, self._scratch / "forward.log", env=self.mesh.env)
+        forwards = [f"{here}:{HOST}:{there}" for here, there in zip(local, targets, strict=True)]
+        with self._behind(via) as node:
+            command = self.mesh.command("forward", node, *forwards)
+            client = Program(command, self._scratch / "forward.log", env=self.mesh.env)
+            try:
+                wait_port(local.source, client)
+                agent = self.mesh.agents[node].child.pid
+                yield TunnelPeer(NAME, local, lambda: [self.hub], lambda: [agent], client.pids)
+            finally:
+                client.stop()
+
+    @contextmanager
+    def _behind(self, via: Via) -> Iterator[str]:
+        """The name of a node that reaches the hub that way."""
+        port = via(self.mesh.port)
+        if port == self.mesh.port:
+            yield NODE
+            return
+        name = f"far-{port}"
         try:
-            wait_port(local.source, client)
-            agent = self.mesh.agents[NODE].child.pid
-            ids = [self.hub, agent, client.pid]
-            yield TunnelPeer(NAME, local, lambda: ids[:1], lambda: ids)
+            self.mesh.add(name, url=f"https://{HOST}:{port}")
+            yield name
         finally:
-            client.stop()
+            if (agent := self.mesh.agents.pop(name, None)) is not None:
+                agent.stop()
 
     def grow(self, count: int) -> float:
         """Have `count` agents online; returns the seconds until the last one was."""

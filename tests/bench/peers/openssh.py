@@ -9,12 +9,13 @@ from __future__ import annotations
 import getpass
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.bench.peers.tunnel import TunnelPeer
-from tests.bench.programs import HOST, Program, free_port, tool, wait_port
+from tests.bench.peers.tunnel import TunnelPeer, Via, straight
+from tests.bench.programs import HOST, Missing, Program, free_port, tool, wait_port
 from tests.bench.targets import Ports
 
 SERVER = """\
@@ -44,6 +45,16 @@ Host node
   UserKnownHostsFile {directory}/known_hosts
   LogLevel ERROR
 """
+
+
+def version() -> str | None:
+    """As `ssh -V` says; None where there is none."""
+    try:
+        argv = [tool("ssh", "openssh-client"), "-V"]
+    except Missing:
+        return None
+    done = subprocess.run(argv, capture_output=True, text=True, check=True)
+    return done.stderr.split(",")[0].strip()
 
 
 class OpenSSH:
@@ -78,35 +89,32 @@ class OpenSSH:
         """An `ssh` that uses our configuration; the host is called `node`."""
         return [self.ssh, "-F", str(self.directory / "ssh_config"), *arguments]
 
-    @property
-    def version(self) -> str:
-        """As `ssh -V` says."""
-        done = subprocess.run([self.ssh, "-V"], capture_output=True, text=True, check=True)
-        return done.stderr.split(",")[0].strip()
-
     @contextmanager
-    def tunnel(self, name: str, targets: Ports, cipher: str | None = None) -> Iterator[TunnelPeer]:
+    def tunnel(
+        self, name: str, targets: Ports, cipher: str | None = None, via: Via = straight
+    ) -> Iterator[TunnelPeer]:
         """A reverse tunnel: the ssh client is the agent, sshd listens on the local ports."""
         local = Ports(free_port(), free_port(), free_port())
         argv = ["-N", "-o", "ExitOnForwardFailure=yes", *(["-c", cipher] if cipher else [])]
-        for here, there in (
-            (local.echo, targets.echo),
-            (local.sink, targets.sink),
-            (local.source, targets.source),
-        ):
+        argv += ["-p", str(via(self.port))]
+        for here, there in zip(local, targets, strict=True):
             argv += ["-R", f"{HOST}:{here}:{HOST}:{there}"]
         before = set(self.server.pids())
         agent = Program(self.command(*argv, "node"), self.directory / f"{local.echo}.log")
         try:
             wait_port(local.echo, agent)
             ours = sorted(set(self.server.pids()) - before)
-            yield TunnelPeer(name, local, lambda: ours, lambda: [*ours, agent.pid])
+            yield TunnelPeer(name, local, lambda: ours, agent.pids)
         finally:
             agent.stop()
 
     @contextmanager
     def master(self) -> Iterator[list[str]]:
-        """Hold a ControlMaster; yields the command that runs things over it."""
+        """Hold a ControlMaster; yields the command that runs things over it.
+
+        Raises:
+            Missing: it did not come up.
+        """
         socket = self.directory / "master"
         argv = self.command("-N", "-M", "-S", str(socket), "node")
         program = Program(argv, self.directory / "master.log")
@@ -114,10 +122,12 @@ class OpenSSH:
         try:
             for _ in range(50):
                 check = [*over[:-1], "-O", "check", "node"]
-                if subprocess.run(check, capture_output=True).returncode == 0:
+                if subprocess.run(check, capture_output=True, timeout=10).returncode == 0:
                     break
                 program.check()
-                subprocess.run(["sleep", "0.1"], check=True)
+                time.sleep(0.1)
+            else:
+                raise Missing("no ControlMaster in 5 s")
             yield over
         finally:
             program.stop()

@@ -2,22 +2,16 @@
 
 Three processes, two TLS legs: a source dials the hub and pushes bulk on a stream, the hub splices
 it to a stream of a sink that dialled too. Only the carrier differs: picows on aiofastnet's TLS (as
-in the product), or the sans-io core of `websockets` on uvloop's TLS. Figures are medians of
-alternating rounds.
-
-    python -m tests.bench.websockets_vs_picows [ROUNDS] [SECONDS]
+in the product), or the sans-io core of `websockets` on uvloop's TLS.
 """
 
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import ssl
-import statistics
-import sys
-import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
+from multiprocessing.process import BaseProcess
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import cast
@@ -38,16 +32,21 @@ from protocol.errors import ProtocolError
 from protocol.frames import Bytes, Hello
 from protocol.messages import ClientForward, ClientOpen, Forward, HubOpen, Open
 from protocol.session import Side
-from tests.bench.measure import GIB, MIB, cpu_s, latency
+from tests.bench.measure import GIB, MIB, Rounds, cpu_s, latency
 from tests.bench.programs import HOST, free_port
 from tests.bench.relay import make_certificate
+from tests.bench.report import Result, Table, number, ranges
+from tests.bench.stage import Stages
+from tests.bench.targets import BLOCK, FORK
+from tests.bench.traffic import WARM_UP_S
+from tests.bench.tunnels import OURS
 
-FORK = multiprocessing.get_context("fork")
-CARRIERS = ("picows", "websockets")
+PICOWS, WEBSOCKETS = "picows", "websockets"
+ROUNDS = "carriers"
 BULK, ECHO = 1, 2  # ports, which tell the sink what to do
-BLOCK = 256 * 1024
 ECHOES = 300
-WARM_UP_S = 0.7
+START_S = 0.5
+ECHO_LIMIT_S = 20.0
 
 
 class WebsocketsTransport(asyncio.Protocol):
@@ -115,7 +114,7 @@ async def dial(carrier: str, tunnel: Tunnel, port: int, path: str, certificate: 
     context = ssl.create_default_context(cafile=str(certificate))
     context.check_hostname = False
     url = f"wss://{HOST}:{port}/{path}"
-    if carrier == "picows":
+    if carrier == PICOWS:
         await connect_websocket(tunnel, url, context)
     else:
         await asyncio.get_running_loop().create_connection(
@@ -140,7 +139,7 @@ async def hub(carrier: str, port: int, certificate: Path, key: Path) -> None:
 
     source = Tunnel(Side.ACCEPTED, hello, serve, accepts=ClientOpen)
     by_path = {"/sink": sink, "/source": source}
-    if carrier == "picows":
+    if carrier == PICOWS:
         await aiofastnet.create_server(
             loop,
             lambda: accept_websocket(lambda request: by_path[request.path]),
@@ -216,59 +215,81 @@ async def source(
         await bulk.write(block)
 
 
-def measure(carrier: str, certificate: Path, key: Path, seconds: float) -> list[float]:
-    """CPU-s/GiB of hub, sink and source; MiB/s; idle echo p50 in ms."""
+def run(stages: Stages) -> Result:
+    """Measure both in turn, round by round."""
+    values, options = Rounds(), stages.options
+    with stages.up(meshcentral=False) as stage:
+        certificate, key = make_certificate(stage.scratch)
+
+        def measure(name: str, carrier: str) -> None:
+            values.add(name, **_measure(carrier, certificate, key, options.seconds))
+
+        contestants = {f"{OURS} on {carrier}": carrier for carrier in (PICOWS, WEBSOCKETS)}
+        for number_of_round in values.each(options.rounds):
+            stage.measure(f"carriers round {number_of_round}", contestants, measure)
+    return Result.of([_table(values)], **{ROUNDS: values})
+
+
+def _measure(carrier: str, certificate: Path, key: Path, seconds: float) -> dict[str, float]:
     port = free_port()
     count, go, echo_us = FORK.Value("Q", 0), FORK.Value("i", 0), FORK.Value("Q", 0)
+    programs: dict[str, BaseProcess] = {}
 
-    def start(
-        work: Callable[..., object], *arguments: object
-    ) -> multiprocessing.process.BaseProcess:
+    def start(work: Callable[..., Coroutine[None, None, None]], *arguments: object) -> None:
         process = FORK.Process(
-            target=lambda: uvloop.run(work(carrier, port, certificate, *arguments)),  # type: ignore[arg-type]
-            daemon=True,
+            target=lambda: uvloop.run(work(carrier, port, certificate, *arguments)), daemon=True
         )
         process.start()
-        time.sleep(0.5)
-        return process
+        programs[work.__name__] = process
+        time.sleep(START_S)
 
-    programs = [start(hub, key), start(sink, count), start(source, go, echo_us)]
     try:
-        deadline = time.monotonic() + 20
+        start(hub, key)
+        start(sink, count)
+        start(source, go, echo_us)
+        deadline = time.monotonic() + ECHO_LIMIT_S
         while not go.value:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"{carrier}: no echo")
+                raise TimeoutError("no echo")
             time.sleep(0.05)
         time.sleep(WARM_UP_S)
-        ids = [cast(int, program.pid) for program in programs]
-        before = [cpu_s([pid]) for pid in ids]
+        pids = {end: cast(int, process.pid) for end, process in programs.items()}
+        before = {end: cpu_s([pid]) for end, pid in pids.items()}
         size, started = count.value, time.perf_counter()
         time.sleep(seconds)
         took_s = time.perf_counter() - started
-        gib = (count.value - size) / GIB
-        used = [(cpu_s([pid]) - was) / gib for pid, was in zip(ids, before, strict=True)]
-        return [*used, gib * GIB / MIB / took_s, echo_us.value / 1000]
+        if not (size := count.value - size):
+            raise ConnectionError("no bytes came through")
+        used = {f"{end}_cpu": cpu_s([pid]) - before[end] for end, pid in pids.items()}
     finally:
-        for program in reversed(programs):
-            program.terminate()
-            program.join()
+        for process in reversed(programs.values()):
+            process.terminate()
+            process.join()
+    metrics = {metric: spent_s / (size / GIB) for metric, spent_s in used.items()}
+    return metrics | {"mib_s": size / took_s / MIB, "idle_p50": echo_us.value / 1000}
 
 
-def main(rounds: float = 5, seconds: float = 2.0) -> None:
-    """Print one line per carrier."""
-    figures: dict[str, list[list[float]]] = {carrier: [] for carrier in CARRIERS}
-    with tempfile.TemporaryDirectory() as scratch:
-        certificate, key = make_certificate(Path(scratch))
-        for _ in range(int(rounds)):
-            for carrier in CARRIERS:
-                figures[carrier].append(measure(carrier, certificate, key, seconds))
-    print("| carrier | hub, sink, source CPU-s/GiB | MiB/s | idle echo p50 ms |\n|---|---|---|---|")
-    for carrier, measured in figures.items():
-        at, to, by, speed, echo = (
-            statistics.median(column) for column in zip(*measured, strict=True)
-        )
-        print(f"| {carrier} | {at:.2f}, {to:.2f}, {by:.2f} | {speed:.0f} | {echo:.2f} |")
-
-
-if __name__ == "__main__":
-    main(*(float(argument) for argument in sys.argv[1:3]))
+def _table(values: Rounds) -> Table:
+    first = values.peers[0] if values.peers else ""
+    rows = [
+        [
+            peer,
+            *(number(values.median(peer, f"{end.__name__}_cpu")) for end in (hub, sink, source)),
+            ranges([values.spread(peer, "hub_cpu", first)]),
+            number(values.median(peer, "mib_s"), 0),
+            ranges([values.spread(peer, "mib_s", first)]),
+            number(values.median(peer, "idle_p50")),
+        ]
+        for peer in values.peers
+    ]
+    columns = [
+        "",
+        "hub CPU-s/GiB",
+        "sink",
+        "source",
+        "hub's, times the first",
+        "MiB/s",
+        "times the first",
+        "idle echo p50 ms",
+    ]
+    return Table("Carriers of a tunnel, two TLS legs", columns, rows)

@@ -8,8 +8,6 @@ peer does beyond SPEC's bounds ends the stream or the session.
 
 from __future__ import annotations
 
-import math
-import struct
 from collections import deque
 from collections.abc import Callable
 from enum import Enum
@@ -17,7 +15,8 @@ from enum import Enum
 import msgspec
 
 from protocol import frames, messages, opens
-from protocol.counts import Counts, Death, Flood, Refusal
+from protocol.continuity import Continuity
+from protocol.counts import Counts, Flood, Refusal
 from protocol.errors import (
     GoAwayCode,
     LocalProtocolError,
@@ -38,23 +37,15 @@ from protocol.events import (
 from protocol.frames import FIN, Class, Flag, Frame, GoAway, Hello, Type
 from protocol.guard import DEFAULT_LIMITS, Guard, Limits
 from protocol.holdings import Holding
+from protocol.liveness import Liveness
 from protocol.opens import CLASS_OF, LARGE_WINDOW, OpenDecoder, OpenRefused
-from protocol.replay import REPLAY_BUDGET, Replay
+from protocol.replay import Sent
 from protocol.scheduler import Scheduler
 from protocol.streams import Happening, State, StreamState
 from protocol.windows import TUNNEL_BUDGET, Budget, ReceiveWindow
 
 VERSION = 1
-PING_INTERVAL_S = 15.0
-PING_SPREAD = 0.2
-DEAD_AFTER_S = 35.0
-HELLO_TIMEOUT_S = 10.0
 MAX_CONTROL_FRAMES = 1024
-EARLY_PINGS = 4  # at the start: one round trip alone may have met a busy peer
-EARLY_PING_INTERVAL_S = 0.1
-RESUME = "resume"
-"""The capability to continue a session over another connection (SPEC §4.9)."""
-ACK_BYTES = 256 * 1024  # received since our last ACK
 
 
 class Side(Enum):
@@ -94,12 +85,9 @@ class Session:
             name: what the peer resumes the session by, unguessable (accepting side); empty: as the
                 accepting side names it (dialling side); None: the session ends with its connection.
         """
-        self._side = side
         hello = msgspec.structs.replace(hello, max_streams=limits.max_streams)
-        if name is not None:
-            capabilities = [*hello.capabilities, RESUME]
-            hello = msgspec.structs.replace(hello, capabilities=capabilities, resume=name)
-        self._hello = hello
+        self._continuity = Continuity(hello, name, budget)
+        self._liveness = Liveness(now, jitter, dialled=side is Side.DIALLED)
         self._next_id = side.value
         self._peer_parity = 0 if side is Side.DIALLED else 1
         self._highest_peer_id = 0
@@ -108,32 +96,18 @@ class Session:
         """What waits unread; counted by who keeps it."""
         self._counts = Counts() if counts is None else counts
         self._counts.began(self)
-        self._jitter = jitter
         self._opens_accepted = OpenDecoder(accepts)
         self._streams: dict[int, StreamState] = {}
         self._peer_open = 0
-        self._greetings: deque[bytes] = deque([frames.hello(hello)])
+        self._greetings: deque[bytes] = deque([self._continuity.greeting()])
         self._greeted = False
-        self._again: deque[tuple[int, bytes | bytearray]] = deque()
-        self._control: deque[tuple[int, bytes | bytearray]] = deque()
+        self._control: deque[tuple[int, bytes]] = deque()
         self._scheduler = Scheduler()
-        self._replay: Replay | None = None
-        self._replay_budget = Budget(REPLAY_BUDGET, budget)
-        self._received = 0  # frames of streams
-        self._unacknowledged = 0  # bytes of them
-        self._owes_ack = False
         self._events: list[Event] = []
         self._guard = Guard(limits, now, self._counts)
         self._overruns = 0
         self._failed = False
-        self._started = self._last_received = now
-        self._next_ping = now + PING_INTERVAL_S
-        self._ping_sent: float | None = None
         self.peer: Hello | None = None
-        self.rtt_s: float | None = None
-        """The last round trip."""
-        self._rtts_seen = 0
-        self._shortest_rtt_s = math.inf  # a longer one may have waited in our own queue
         self.closing = False
         """A GOAWAY was sent or received: no new streams."""
         self.bytes_sent = self.bytes_received = 0
@@ -195,8 +169,7 @@ class Session:
         stream = self._streams.get(stream_id)
         if stream is None or stream.state not in (State.OPEN, State.FINISHED_LOCAL):
             return 0
-        rtt_s = self._shortest_rtt_s if self._rtts_seen >= EARLY_PINGS else 0.0
-        credit = stream.receive.consumed(size, now, rtt_s)
+        credit = stream.receive.consumed(size, now, self._liveness.shortest_rtt_s)
         if credit:
             self._queue_control(frames.window(stream_id, credit), stream_id)
         return credit
@@ -224,10 +197,13 @@ class Session:
         self._counts.ended(self)
         for stream in list(self._streams.values()):
             self._forget(stream)
-        self._again.clear()
+        self._continuity.end()
         self._control.clear()
-        if self._replay is not None:
-            self._replay.clear()
+
+    @property
+    def rtt_s(self) -> float | None:
+        """The last round trip."""
+        return self._liveness.rtt_s
 
     @property
     def own_parity(self) -> int:
@@ -258,48 +234,37 @@ class Session:
     @property
     def name(self) -> bytes:
         """What the session is resumed by; empty when it ends with its connection."""
-        if self._replay is None or self.closing or self.peer is None:
-            return b""
-        return self._hello.resume or self.peer.resume
+        return b"" if self.closing else self._continuity.name(self.peer)
 
     @property
     def replay_bytes(self) -> int:
         """What is kept of what was sent, until the peer has it."""
-        return self._replay_budget.used
+        return self._continuity.kept_bytes
 
     def suspend(self) -> None:
         """The connection is gone: keep the streams, and what the peer may not have received."""
         self._control = deque(entry for entry in self._control if entry[0])
-        self._ping_sent = None
 
     def resume(self, now: float) -> None:
         """There is another connection: queue its HELLO; nothing else is sent before the peer's."""
-        self._greeted = self._owes_ack = False
-        self._rtts_seen, self._shortest_rtt_s = 0, math.inf
-        self._started = self._last_received = now
-        self._unacknowledged = 0
-        hello = msgspec.structs.replace(self._hello, received=self._received)
-        self._greetings = deque([frames.hello(hello)])
+        self._greeted = False
+        self._liveness.connected(now)
+        self._greetings = deque([self._continuity.greeting()])
 
     # --- what the transport does ---
 
     def next_frame(self) -> tuple[int, bytes | bytearray] | None:
         """The next frame for the wire and its stream (0: control), or None when nothing can go."""
         if self._greetings:
-            greeting = self._greetings.popleft()
-            self.bytes_sent += len(greeting)
-            return 0, greeting
+            return 0, self._goes_out(0, self._greetings.popleft())
         if not self._greeted:
             return None
-        if self._owes_ack:
-            self._owes_ack, self._unacknowledged = False, 0
-            ack = frames.ack(self._received)
-            self.bytes_sent += len(ack)
-            return 0, ack
-        if self._again or self._control:
-            stream_id, again = (self._again or self._control).popleft()
-            self._sent(stream_id, again)
-            return 0, again
+        if (ack := self._continuity.ack()) is not None:
+            return 0, self._goes_out(0, ack)
+        if (again := self._continuity.again()) is not None:
+            return 0, self._goes_out(*again)
+        if self._control:
+            return 0, self._goes_out(*self._control.popleft())
         chosen = self._scheduler.next()
         if chosen is None:
             return None
@@ -313,8 +278,7 @@ class Session:
             stream.happens(Happening.SEND_FIN)
             if stream.state is State.CLOSED:
                 self._forget(stream)
-        self._sent(stream.id, frame)
-        return stream.id, frame
+        return stream.id, self._goes_out(stream.id, frame)
 
     def receive(self, message: frames.Bytes, now: float) -> None:
         """Take one message from the wire; what happened is in `events()`.
@@ -325,7 +289,7 @@ class Session:
         Raises:
             RemoteProtocolError: the peer violated SPEC; a GOAWAY is queued, send it and close.
         """
-        self._last_received = now
+        self._liveness.heard_at = now
         self.bytes_received += len(message)
         try:
             frame = frames.parse(message)
@@ -338,10 +302,7 @@ class Session:
             else:
                 handler(self, frame, now)
             if frame.stream:
-                self._received += 1
-                self._unacknowledged += len(message)
-                if self._unacknowledged >= ACK_BYTES:
-                    self._owes_ack = self._replay is not None
+                self._continuity.received(len(message))
         except RemoteProtocolError as error:
             self._fail(error)
             raise
@@ -365,32 +326,17 @@ class Session:
 
     def deadline(self) -> float:
         """When `tick` wants to be called next."""
-        if not self._greeted:
-            return self._started + HELLO_TIMEOUT_S
-        return min(self._next_ping, self._last_received + DEAD_AFTER_S)
+        return self._liveness.deadline()
 
     def tick(self, now: float) -> None:
         """Let time pass: pings, and the death of a silent peer."""
-        if not self._greeted:
-            if now >= self._started + HELLO_TIMEOUT_S:
-                self._counts.deaths[Death.NO_HELLO] += 1
-                self._events.append(PeerDead(f"no HELLO within {HELLO_TIMEOUT_S:.0f} s"))
-                self._started = now
-            return
-        if now >= self._last_received + DEAD_AFTER_S:
-            silence = now - self._last_received
-            self._counts.deaths[Death.SILENT] += 1
-            self._events.append(PeerDead(f"nothing received for {silence:.0f} s"))
-            self._last_received = now
-        if now >= self._next_ping:
-            spread = 1 + PING_SPREAD * (2 * self._jitter() - 1)
-            self._next_ping = now + PING_INTERVAL_S * spread
-            self._ping_sent = now
-            self._acknowledge_news()
-            self._queue_control(frames.ping(struct.pack("!d", now)))
-
-    def _acknowledge_news(self) -> None:
-        self._owes_ack = self._replay is not None and self._unacknowledged > 0
+        if (death := self._liveness.death(now)) is not None:
+            kind, reason = death
+            self._counts.deaths[kind] += 1
+            self._events.append(PeerDead(reason))
+        if (opaque := self._liveness.ping(now)) is not None:
+            self._continuity.owe_ack()
+            self._queue_control(frames.ping(opaque))
 
     # --- received frames ---
 
@@ -400,27 +346,19 @@ class Session:
         hello = frames.parse_hello(frame)
         if hello.version < VERSION:
             raise RemoteProtocolError(f"version {hello.version}", GoAwayCode.VERSION)
-        if self.peer is not None:
-            self._replay_from(hello.received)
-        elif self._may_resume(hello):
-            self._replay = Replay(self._replay_budget)
+        if self.peer is None:
+            self._continuity.agree(hello)
+        else:
+            self._resume_after(hello.received)
         self.peer = hello
         self._greeted = True
-        self._next_ping = now  # learn the round-trip time at once
+        self._liveness.greeted(now)
         self._events.append(PeerReady(hello))
 
-    def _may_resume(self, hello: Hello) -> bool:
-        """Whether both sides can, and the accepting one gave the session a name."""
-        both = RESUME in self._hello.capabilities and RESUME in hello.capabilities
-        return both and bool(self._hello.resume or hello.resume)
-
-    def _replay_from(self, received: int) -> None:
-        """Continue a session whose peer has so many frames of ours."""
-        assert self._replay is not None, "only a session with a name is resumed"
-        resumption = self._replay.resume(received)
+    def _resume_after(self, received: int) -> None:
+        """Go on with a session whose peer has so many frames of ours."""
+        resumption = self._continuity.resume(received)
         self._counts.resumptions += 1
-        left = [entry for entry in self._again if entry[0] not in resumption.broken]
-        self._again = deque([*resumption.again, *left])
         reason = "more was under way than is kept for a lost connection"
         for stream_id in resumption.told:
             self._send_reset(stream_id, ResetCode.LOST, reason)
@@ -430,7 +368,7 @@ class Session:
 
     def _on_ack(self, frame: Frame, now: float) -> None:
         count = frames.parse_ack(frame)
-        if self._replay is None or not self._replay.acknowledged(count):
+        if not self._continuity.acknowledged(count):
             self._guard.stray(now)
 
     def _on_open(self, frame: Frame, now: float) -> None:
@@ -496,22 +434,14 @@ class Session:
     def _on_ping(self, frame: Frame, now: float) -> None:
         self._guard.ping(now)
         self._queue_control(frames.pong(frames.parse_ping(frame)))
-        if self._side is Side.DIALLED and self._rtts_seen >= EARLY_PINGS:
-            # It lives, and says so again: half the pings of ten thousand idle agents are enough.
-            self._next_ping = max(self._next_ping, now + PING_INTERVAL_S * (1 + PING_SPREAD))
-            self._acknowledge_news()
+        if self._liveness.pinged(now):
+            self._continuity.owe_ack()
 
     def _on_pong(self, frame: Frame, now: float) -> None:
-        (sent,) = struct.unpack("!d", frames.parse_ping(frame))
-        if self._ping_sent is not None and sent == self._ping_sent:
-            self._ping_sent = None
-            self.rtt_s = max(now - sent, 0.0)
-            self._shortest_rtt_s = min(self._shortest_rtt_s, self.rtt_s)
-            self._rtts_seen += 1
-            if self._rtts_seen < EARLY_PINGS:
-                self._next_ping = now + EARLY_PING_INTERVAL_S
-            self._counts.rtt_s.observe(self.rtt_s)
-            self._events.append(RoundTrip(self.rtt_s))
+        opaque = frames.parse_ping(frame)
+        if self._liveness.pong(opaque, now) and (rtt_s := self.rtt_s) is not None:
+            self._counts.rtt_s.observe(rtt_s)
+            self._events.append(RoundTrip(rtt_s))
         else:
             self._guard.stray(now)
 
@@ -549,11 +479,11 @@ class Session:
         return None
 
     def _add_stream(self, stream_id: int, cls: Class, now: float | None = None) -> None:
-        window = ReceiveWindow(self._budget, self._last_received if now is None else now)
+        window = ReceiveWindow(self._budget, self._liveness.heard_at if now is None else now)
         self._streams[stream_id] = StreamState(stream_id, cls, window)
         extra = LARGE_WINDOW.get(cls, 0) - window.size
         if extra > 0 and window.grow(extra):
-            credit = window.consumed(0, self._last_received, 0.0)
+            credit = window.consumed(0, self._liveness.heard_at, 0.0)
             if credit:
                 self._queue_control(frames.window(stream_id, credit), stream_id)
 
@@ -582,8 +512,8 @@ class Session:
     def _fail(self, error: RemoteProtocolError) -> None:
         """The peer violated SPEC: count it and queue GOAWAY, once, before all that waits."""
         if not self._failed:
-            self._failed, self._owes_ack = True, False
-            self._again.clear()
+            self._failed = True
+            self._continuity.end()
             self._control.clear()
             self._counts.violations[error.code] += 1
             self.go_away(error.code, error.reason)
@@ -597,10 +527,11 @@ class Session:
             raise error
         self._control.append((stream_id, frame))
 
-    def _sent(self, stream_id: int, frame: bytes | bytearray) -> None:
+    def _goes_out(self, stream_id: int, frame: Sent) -> Sent:
         self.bytes_sent += len(frame)
-        if stream_id and self._replay is not None:
-            self._replay.sent(stream_id, frame)
+        if stream_id:
+            self._continuity.sent(stream_id, frame)
+        return frame
 
 
 _HANDLERS: dict[int, Callable[[Session, Frame, float], None]] = {

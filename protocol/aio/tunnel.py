@@ -288,11 +288,11 @@ class Tunnel:
 
     def attach(self, transport: Transport) -> None:
         """A transport is open: start talking, or go on where the last one was lost."""
+        if self._transport is not None:  # half-open: the peer knew before us
+            self._drop_transport("the peer came back on another connection")
         if self.closed:
             transport.abort()
             return
-        if self._transport is not None:  # half-open: the peer knew before us
-            self._drop_transport("the peer came back on another connection")
         if self._session.peer is not None:
             self._session.resume(time.monotonic())
         self._transport = transport

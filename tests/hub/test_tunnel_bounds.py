@@ -13,8 +13,7 @@ import pytest
 from hub import address_limits, client_tunnels
 from hub.address_limits import AddressLimits, TooManyFromAddress
 from hub.core import Hub
-from protocol import frames
-from protocol import session as session_module
+from protocol import frames, liveness
 from protocol.aio import ResetCode, Stream, Tunnel, TunnelClosed
 from protocol.aio import stream as stream_module
 from protocol.aio import tunnel as tunnel_module
@@ -40,7 +39,7 @@ async def port(hub: Hub, tmp_path: Path) -> AsyncIterator[Port]:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tunnels look at their clocks ten times a second."""
-    monkeypatch.setattr(session_module, "PING_INTERVAL_S", 0.1)
+    monkeypatch.setattr(liveness, "PING_INTERVAL_S", 0.1)
 
 
 def tunnel_of(port: Port, node_id: str) -> Tunnel:
@@ -143,7 +142,7 @@ async def test_a_message_longer_than_a_frame_ends_the_connection(port: Port) -> 
 async def test_hello_and_nothing_more_is_cut_as_silent(
     port: Port, quick: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(session_module, "DEAD_AFTER_S", 0.5)
+    monkeypatch.setattr(liveness, "DEAD_AFTER_S", 0.5)
     async with undisturbed(port), port.hostile_agent() as (_, peer):
         assert await peer.told() == ([], None)
     assert port.hub.tunnels.agents.deaths == {Death.SILENT: 1}
@@ -151,7 +150,7 @@ async def test_hello_and_nothing_more_is_cut_as_silent(
 
 async def test_an_upgrade_and_no_hello_is_cut(port: Port, monkeypatch: pytest.MonkeyPatch) -> None:
     async with undisturbed(port):
-        monkeypatch.setattr(session_module, "HELLO_TIMEOUT_S", 0.2)
+        monkeypatch.setattr(liveness, "HELLO_TIMEOUT_S", 0.2)
         async with port.hostile_agent(hello=False) as (_, peer):
             assert await peer.told() == ([], None)
     assert port.hub.tunnels.agents.deaths == {Death.NO_HELLO: 1}

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pytest
 
 from protocol import frames, messages
+from protocol.continuity import ACK_BYTES
 from protocol.errors import GoAwayCode, ResetCode
 from protocol.events import DataReceived, PeerReady, StreamFinished, StreamOpened, StreamWasReset
 from protocol.frames import Hello, Type
+from protocol.liveness import EARLY_PINGS
 from protocol.replay import REPLAY_BUDGET, Replay
-from protocol.session import ACK_BYTES, EARLY_PINGS, Session, Side
+from protocol.session import Session, Side
 from protocol.windows import Budget
 from tests.protocol.conftest import NAME, Wire, violation
 

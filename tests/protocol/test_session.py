@@ -349,7 +349,7 @@ class TestTime:  # SPEC §4.6, §4.8
                 pair.now = at
                 for side in sides:
                     session = getattr(pair, side)
-                    due = session._next_ping <= pair.now
+                    due = session._liveness._next_ping <= pair.now
                     session.tick(pair.now)
                     pings.extend([(side, pair.now)] if due else [])
                 pair.settle()

@@ -259,6 +259,8 @@ class Session:
         """What the session is resumed by; empty when it ends with its connection."""
         if self._replay is None or self.closing or self.peer is None:
             return b""
+        if not self._replay.is_possible:
+            return b""
         return self._hello.resume or self.peer.resume
 
     @property
@@ -268,12 +270,14 @@ class Session:
 
     def suspend(self) -> None:
         """The connection is gone: keep the streams, and what the peer may not have received."""
-        self._control = deque(entry for entry in self._control if entry[0])
+        self._again.extend(entry for entry in self._control if entry[0])
+        self._control.clear()
+        self._greeted = False
         self._ping_sent = None
 
     def resume(self, now: float) -> None:
         """There is another connection: queue its HELLO; nothing else is sent before the peer's."""
-        self._greeted = self._owes_ack = False
+        self._owes_ack = False
         self._rtts_seen, self._shortest_rtt_s = 0, math.inf
         self._started = self._last_received = now
         self._unacknowledged = 0
@@ -415,8 +419,11 @@ class Session:
         assert self._replay is not None, "only a session with a name is resumed"
         resumption = self._replay.resume(received)
         self._counts.resumptions += 1
-        left = [entry for entry in self._again if entry[0] not in resumption.broken]
+        waiting = (*self._again, *self._control)
+        self._control.clear()
+        left = [entry for entry in waiting if entry[0] not in resumption.broken]
         self._again = deque([*resumption.again, *left])
+        self._guard.resumed()
         reason = "more was under way than is kept for a lost connection"
         for stream_id in resumption.told:
             self._send_reset(stream_id, ResetCode.LOST, reason)
@@ -579,8 +586,11 @@ class Session:
             self.go_away(error.code, error.reason)
 
     def _queue_control(self, frame: bytes, stream_id: int = 0) -> None:
-        """Queue a control frame; a peer that makes us queue and does not read is cut."""
-        if len(self._control) >= MAX_CONTROL_FRAMES:
+        """Queue a control frame; a peer that makes us queue and does not read is cut.
+
+        Without a connection it makes us queue nothing, and our own streams are bounded by `open`.
+        """
+        if self._greeted and len(self._control) >= MAX_CONTROL_FRAMES:
             self._counts.floods[Flood.UNREAD] += 1
             error = RemoteProtocolError("1024 control frames wait for the peer", GoAwayCode.FLOOD)
             self._fail(error)

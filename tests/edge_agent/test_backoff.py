@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from edge_agent.backoff import CAP_S, REFUSED_S, STABLE_S, Backoff
+from edge_agent.backoff import CAP_S, REFUSED_S, RESUMING_CAP_S, STABLE_S, Backoff
 
 
 def highest() -> float:
@@ -37,3 +37,8 @@ def test_the_hub_may_ask_for_more_patience() -> None:
 def test_a_refusal_waits_five_to_fifteen_minutes() -> None:
     assert Backoff(lambda: 0.0).refused() == REFUSED_S
     assert Backoff(highest).refused() == 3 * REFUSED_S
+
+
+def test_while_streams_wait_several_attempts_fit_their_minute() -> None:
+    backoff = Backoff(highest)
+    assert [backoff.lost(0, resuming=True) for _ in range(6)] == [1, 2, 4, 8, *[RESUMING_CAP_S] * 2]

@@ -14,6 +14,8 @@ from protocol.events import PeerGoesAway
 FIRST_S = 1.0
 CAP_S = 60.0
 STABLE_S = 60.0
+RESUMING_CAP_S = 10.0
+"""While streams wait for the next connection: they do so for a minute."""
 REFUSED_S = 300.0
 """After a refusal for good (revoked, unknown, expired): 5 to 15 minutes."""
 REPLACED_S = 5.0
@@ -30,14 +32,16 @@ class Backoff:
         self._random = random
         self._attempts = 0
 
-    def lost(self, lived_s: float, retry_after_s: float = 0.0) -> float:
+    def lost(self, lived_s: float, retry_after_s: float = 0.0, *, resuming: bool = False) -> float:
         """Seconds to wait after an attempt whose tunnel lived `lived_s` (0: it never stood).
 
         `retry_after_s` above 0 is the hub's word: a random time up to it is waited at least.
+        `resuming` says that streams wait for the next connection.
         """
         if lived_s >= STABLE_S:
             self._attempts = 0
-        ceiling: float = min(CAP_S, FIRST_S * 2 ** min(self._attempts, 16))
+        cap_s = RESUMING_CAP_S if resuming else CAP_S
+        ceiling: float = min(cap_s, FIRST_S * 2 ** min(self._attempts, 16))
         self._attempts += 1
         return self._random() * max(ceiling, retry_after_s)
 

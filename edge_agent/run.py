@@ -122,7 +122,7 @@ class Agent:
     async def stay_connected(self) -> None:
         """Dial, serve, wait, again; returns when `stop` is set."""
         tunnel: Tunnel | None = None
-        while not self._stop.is_set():
+        while tunnel is not None or not self._stop.is_set():
             tunnel = await (self._connect() if tunnel is None else self._serve(tunnel))
 
     async def _connect(self, previous: Tunnel | None = None) -> Tunnel | None:
@@ -132,18 +132,37 @@ class Agent:
         """
         while not self._stop.is_set():
             hub = next(self._hubs)
-            try:
-                tunnel = await self._dial(hub, previous)
-            except DialFailed as error:
-                logger.warning("%s", error)
-                await self._wait(
-                    self._backoff.refused() if error.refused else self._backoff.lost(0)
-                )
-            else:
-                logger.info("connected to %s", hub)
-                self._connected_at = time.monotonic()
-                return tunnel
+            match await self._attempt(hub, previous):
+                case DialFailed() as error:
+                    logger.warning("%s", error)
+                    resuming = previous is not None and not previous.closed
+                    await self._wait(
+                        self._backoff.refused()
+                        if error.refused
+                        else self._backoff.lost(0, resuming=resuming)
+                    )
+                case Tunnel() as tunnel:
+                    logger.info("connected to %s", hub)
+                    self._connected_at = time.monotonic()
+                    return tunnel
         return None
+
+    async def _attempt(self, hub: str, previous: Tunnel | None) -> Tunnel | DialFailed | None:
+        """Dial once; None: the agent stopped meanwhile."""
+
+        async def dialled() -> Tunnel | DialFailed:
+            try:
+                return await self._dial(hub, previous)
+            except DialFailed as error:  # kept out of the group's wrapping
+                return error
+
+        async with asyncio.TaskGroup() as tasks:
+            dialling = tasks.create_task(dialled())
+            stopping = tasks.create_task(self._stop.wait())
+            await asyncio.wait((dialling, stopping), return_when=asyncio.FIRST_COMPLETED)
+            dialling.cancel()
+            stopping.cancel()
+        return None if dialling.cancelled() else dialling.result()
 
     async def _dial(self, hub: str, previous: Tunnel | None) -> Tunnel:
         """One attempt: a tunnel whose peer has said HELLO."""
@@ -157,13 +176,9 @@ class Agent:
             resume=b"",
         )
         tunnel = await dial(fresh, hub, self._config, self._state, previous)
-        with suppress(TimeoutError):
-            async with asyncio.timeout(READY_TIMEOUT_S):
-                if await tunnel.connected():
-                    return tunnel
-        reason = await tunnel.disconnected() if tunnel.closed else "no answer in time"
-        if tunnel is fresh:
-            await tunnel.close()
+        if await tunnel.greeted():
+            return tunnel
+        reason = await tunnel.disconnected()
         fault = own_fault(self._config, self._state)
         ended = f"{hub} ended the connection before its HELLO: {reason}"
         raise DialFailed(fault or ended, refused=fault is not None)
@@ -197,7 +212,7 @@ class Agent:
             if tunnel.closed:
                 return None
             logger.warning("the connection ended: %s; the streams wait for another", reason)
-            await self._wait(self._backoff.lost(self._lived_s))
+            await self._wait(self._backoff.lost(self._lived_s, resuming=True))
             successor = await self._connect(tunnel)
             if successor is not tunnel:
                 await tunnel.close()

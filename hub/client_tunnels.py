@@ -95,6 +95,17 @@ class ClientTunnels:
             return None
         return session.tunnel if session.tunnel.resume_by else None
 
+    def _make_room(self, user_id: str) -> bool:
+        """Whether a user may have one more tunnel; those without a connection give way."""
+        theirs = [one.tunnel for one in self._open.values() if one.user_id == user_id]
+        if len(theirs) < TUNNELS_PER_USER:
+            return True
+        waiting = (tunnel for tunnel in theirs if tunnel.resume_by and not tunnel.is_connected)
+        oldest = next(waiting, None)
+        if oldest is not None:
+            oldest.abort(f"its owner has {TUNNELS_PER_USER} newer tunnels")
+        return oldest is not None
+
     async def close_all(self) -> None:
         """Say GOAWAY to every client: the hub stops."""
         async with asyncio.TaskGroup() as tasks:
@@ -126,8 +137,7 @@ class ClientTunnels:
                 serving.cancel()
                 await tunnel.close(GoAwayCode.REVOKED, str(error))
                 return
-            owners = [other.user_id for other in self._open.values()]
-            if owners.count(subject.user_id) >= TUNNELS_PER_USER:
+            if not self._make_room(subject.user_id):
                 serving.cancel()
                 reason = f"you have {TUNNELS_PER_USER} tunnels open; close some first"
                 await tunnel.close(GoAwayCode.FLOOD, reason)

@@ -7,6 +7,7 @@ connection by HELLO (SPEC §4.9). A session to which one side did not agree ends
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
 import msgspec
 
@@ -53,7 +54,9 @@ class Continuity:
 
     def name(self, peer: Hello | None) -> bytes:
         """What the session is resumed by; empty when it ends with its connection."""
-        return b"" if self._replay is None or peer is None else self._hello.resume or peer.resume
+        if self._replay is None or not self._replay.is_possible or peer is None:
+            return b""
+        return self._hello.resume or peer.resume
 
     def greeting(self) -> bytes:
         """Our HELLO on a connection."""
@@ -65,6 +68,10 @@ class Continuity:
         both = RESUME in self._hello.capabilities and RESUME in peer.capabilities
         if both and (self._hello.resume or peer.resume):
             self._replay = Replay(self._budget)
+
+    def wait(self, entries: Iterable[tuple[int, Sent]]) -> None:
+        """Let frames that were never sent wait behind those that are sent again."""
+        self._again.extend(entries)
 
     def resume(self, received: int) -> Resumption:
         """Go on with a peer that has so many of our frames; `again` gives what it lacks.

@@ -6,12 +6,14 @@ from dataclasses import dataclass
 
 from protocol.counts import Counts, Flood, Refusal
 from protocol.errors import GoAwayCode, RemoteProtocolError
+from protocol.replay import ENTRY_BYTES, REPLAY_BUDGET
 
 MAX_STRAY_FRAMES = 4096  # frames on closed streams, refused OPENs, empty DATA, PONGs; in one period
 MAX_PINGS = 200  # in one period
 MAX_WINDOWS = 4096  # in one period, and one more for each `BYTES_PER_WINDOW` that we sent
 BYTES_PER_WINDOW = 4096
 STRAYS_PER_RESET = 16  # more, for each stream that we reset: frames may have crossed it
+STRAYS_SENT_AGAIN = REPLAY_BUDGET // ENTRY_BYTES  # more, when the peer sends again what it kept
 FLOOD_PERIOD_S = 10.0
 
 
@@ -34,7 +36,7 @@ class Guard:
 
     __slots__ = (
         "_counts", "_limits", "_opens", "_opens_at", "_period_start", "_pings", "_resets",
-        "_sent_before", "_strays", "_windows",
+        "_sent_again", "_sent_before", "_strays", "_windows",
     )  # fmt: skip
 
     def __init__(self, limits: Limits, now: float, counts: Counts) -> None:
@@ -43,6 +45,7 @@ class Guard:
         self._opens = float(limits.opens_burst)
         self._opens_at = self._period_start = now
         self._pings = self._strays = self._windows = self._resets = self._sent_before = 0
+        self._sent_again = 0
 
     def refusal(self, open_streams: int, now: float) -> Refusal | None:
         """Why the peer may not open one more stream; None when it may, which is counted."""
@@ -71,6 +74,10 @@ class Guard:
         """We reset a stream that was open: the peer could not know."""
         self._resets += 1
 
+    def resumed(self) -> None:
+        """The peer sends again what it kept, also of streams that we reset since; once a period."""
+        self._sent_again = STRAYS_SENT_AGAIN
+
     def stray(self, now: float) -> None:
         """Count a frame that achieved nothing.
 
@@ -79,7 +86,7 @@ class Guard:
         """
         self._begin_period(now)
         self._strays += 1
-        most = MAX_STRAY_FRAMES + STRAYS_PER_RESET * self._resets
+        most = MAX_STRAY_FRAMES + STRAYS_PER_RESET * self._resets + self._sent_again
         self._check(self._strays, most, Flood.STRAYS)
 
     def window(self, now: float, bytes_sent: int) -> None:
@@ -98,7 +105,7 @@ class Guard:
         if now - self._period_start <= FLOOD_PERIOD_S:
             return False
         self._period_start = now
-        self._pings = self._strays = self._windows = self._resets = 0
+        self._pings = self._strays = self._windows = self._resets = self._sent_again = 0
         return True
 
     def _check(self, count: int, most: int, flood: Flood) -> None:

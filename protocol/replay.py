@@ -2,8 +2,9 @@
 
 Frames of streams are numbered by counting, on both sides. What the peer has not acknowledged is
 kept within a budget; when that is spent, the stream that holds most of it gives up its own, and is
-reset if the connection is cut before the peer caught up. OPEN and RESET are always kept: without
-them the two sides would disagree about which streams there are.
+reset if the connection is cut before the peer caught up. OPEN and RESET are kept before all else:
+without them the two sides would disagree about which streams there are, so a peer that lets too
+many of them pile up can't resume until it has acknowledged them.
 """
 
 from __future__ import annotations
@@ -17,9 +18,11 @@ from protocol.frames import Type
 from protocol.windows import Budget
 
 REPLAY_BUDGET = 4 * 1024 * 1024  # bytes per tunnel, inside the process's budget
+MARKS_BUDGET = REPLAY_BUDGET // 4  # bytes of OPEN and RESET, beyond the process's budget if need be
 ENTRY_BYTES = 128  # what a kept frame costs beside its own bytes
 Sent: TypeAlias = bytes | bytearray
 _OPEN, _RESET = int(Type.OPEN), int(Type.RESET)
+_MARKS = (_OPEN, _RESET)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,26 +40,36 @@ class Resumption:
 class Replay:
     """The frames of streams that one side sent and the other has not acknowledged."""
 
-    __slots__ = ("_acknowledged", "_budget", "_incomplete", "_kept", "_sent")
+    __slots__ = (
+        "_acknowledged", "_budget", "_incomplete", "_kept", "_marks_bytes", "_sent", "_unkept",
+    )  # fmt: skip
 
     def __init__(self, budget: Budget) -> None:
         """`budget` is this tunnel's own."""
         self._budget = budget
         self._sent = 0
         self._acknowledged = 0
+        self._marks_bytes = 0
+        self._unkept = 0  # number of the last frame that nothing is kept of, for OPENs and RESETs
         self._kept: deque[tuple[int, int, Sent]] = deque()
         self._incomplete: dict[int, int] = {}  # stream: number of its last frame that is not kept
 
     @property
-    def kept_bytes(self) -> int:
-        """What is kept now."""
-        return self._budget.used
+    def is_possible(self) -> bool:
+        """Whether the session can go on over another connection now."""
+        return self._acknowledged >= self._unkept
 
     def sent(self, stream_id: int, frame: Sent) -> None:
         """Count a frame of a stream that goes out, and keep it if there is room."""
         self._sent += 1
         cost = len(frame) + ENTRY_BYTES
-        if frame[0] in (_OPEN, _RESET):
+        is_mark = frame[0] in _MARKS
+        if not self.is_possible or (is_mark and self._marks_bytes + cost > MARKS_BUDGET):
+            self.clear()
+            self._unkept = self._sent
+            return
+        if is_mark:
+            self._marks_bytes += cost
             self._budget.take(cost)
         elif stream_id in self._incomplete or not self._make_room(stream_id, cost):
             self._incomplete[stream_id] = self._sent
@@ -75,7 +88,10 @@ class Replay:
         self._acknowledged = count
         kept, freed = self._kept, 0
         while kept and kept[0][0] <= count:
-            freed += len(kept.popleft()[2]) + ENTRY_BYTES
+            frame = kept.popleft()[2]
+            freed += len(frame) + ENTRY_BYTES
+            if frame[0] in _MARKS:
+                self._marks_bytes -= len(frame) + ENTRY_BYTES
         self._budget.release(freed)
         if self._incomplete:
             self._incomplete = {
@@ -109,6 +125,7 @@ class Replay:
     def clear(self) -> None:
         """Keep nothing any more."""
         self._budget.release(self._budget.used)
+        self._marks_bytes = 0
         self._kept.clear()
         self._incomplete.clear()
 
@@ -127,7 +144,7 @@ class Replay:
         """The stream that keeps most of what may be given up."""
         sizes: Counter[int] = Counter()
         for _, stream, frame in self._kept:
-            if frame[0] not in (_OPEN, _RESET):
+            if frame[0] not in _MARKS:
                 sizes[stream] += len(frame) + ENTRY_BYTES
         return sizes.most_common(1)[0][0] if sizes else None
 
@@ -136,7 +153,7 @@ class Replay:
         freed = 0
         for entry in self._kept:
             number, stream, frame = entry
-            if stream == stream_id and frame[0] not in (_OPEN, _RESET):
+            if stream == stream_id and frame[0] not in _MARKS:
                 self._incomplete[stream] = number
                 freed += len(frame) + ENTRY_BYTES
             else:

@@ -243,11 +243,12 @@ class Session:
 
     def suspend(self) -> None:
         """The connection is gone: keep the streams, and what the peer may not have received."""
-        self._control = deque(entry for entry in self._control if entry[0])
+        self._continuity.wait(entry for entry in self._control if entry[0])
+        self._control.clear()
+        self._greeted = False
 
     def resume(self, now: float) -> None:
         """There is another connection: queue its HELLO; nothing else is sent before the peer's."""
-        self._greeted = False
         self._liveness.connected(now)
         self._greetings = deque([self._continuity.greeting()])
 
@@ -357,8 +358,11 @@ class Session:
 
     def _resume_after(self, received: int) -> None:
         """Go on with a session whose peer has so many frames of ours."""
+        self._continuity.wait(self._control)
+        self._control.clear()
         resumption = self._continuity.resume(received)
         self._counts.resumptions += 1
+        self._guard.resumed()
         reason = "more was under way than is kept for a lost connection"
         for stream_id in resumption.told:
             self._send_reset(stream_id, ResetCode.LOST, reason)
@@ -519,8 +523,11 @@ class Session:
             self.go_away(error.code, error.reason)
 
     def _queue_control(self, frame: bytes, stream_id: int = 0) -> None:
-        """Queue a control frame; a peer that makes us queue and does not read is cut."""
-        if len(self._control) >= MAX_CONTROL_FRAMES:
+        """Queue a control frame; a peer that makes us queue and does not read is cut.
+
+        Without a connection it makes us queue nothing, and our own streams are bounded by `open`.
+        """
+        if self._greeted and len(self._control) >= MAX_CONTROL_FRAMES:
             self._counts.floods[Flood.UNREAD] += 1
             error = RemoteProtocolError("1024 control frames wait for the peer", GoAwayCode.FLOOD)
             self._fail(error)

@@ -27,7 +27,7 @@ from mooring.sdk.errors import (
 )
 from mooring.sdk.identity import HTTP_ALPN, TUNNEL_ALPN, Identity
 from mooring.sdk.models import Event
-from mooring.sdk.waits import Waits
+from mooring.sdk.waits import LONGEST_WAIT_RESUMING_S, Waits
 from protocol.aio import GoAwayCode, Handler, Tunnel, TunnelClosed
 from protocol.aio.websocket import ConnectRefused, connect_websocket
 from protocol.frames import Hello
@@ -167,7 +167,7 @@ class AsyncClient:
                 keeping.cancel()
 
     async def _keep_connected(self, tunnel: Tunnel) -> None:
-        waits = Waits()
+        waits = Waits(LONGEST_WAIT_RESUMING_S)
         while not tunnel.closed:
             waits.connected()
             await tunnel.disconnected()
@@ -209,7 +209,8 @@ class AsyncClient:
                 headers={"Authorization": f"Bearer {who.token}"},
                 proxy=who.proxy(),
             )
-            await attached.ready()
+            if not await attached.greeted():
+                raise TunnelClosed(await attached.disconnected())
         except ConnectRefused as error:
             raise error_of(error.status, error.detail.encode()) from error
         except ssl.SSLCertVerificationError as error:

@@ -116,6 +116,7 @@ class Tunnel:
         self._connected = asyncio.Event()
         self._disconnected = asyncio.Event()
         self._disconnected.set()
+        self._greeting: asyncio.Future[bool] = self.loop.create_future()
         self._lost_because = ""
         self._closed: asyncio.Future[TunnelClosed] = self.loop.create_future()
         self.goaway: ev.PeerGoesAway | None = None
@@ -162,6 +163,10 @@ class Tunnel:
         """Wait until the peer says HELLO on a transport; False: the tunnel is over."""
         await self._connected.wait()
         return not self.closed
+
+    async def greeted(self) -> bool:
+        """Wait until the peer says HELLO on the transport that is attached; False: it is gone."""
+        return await asyncio.shield(self._greeting)
 
     async def disconnected(self) -> str:
         """Wait until the transport is gone; returns why. The tunnel may go on with another."""
@@ -293,6 +298,8 @@ class Tunnel:
         if self.closed:
             transport.abort()
             return
+        if self._greeting.done():
+            self._greeting = self.loop.create_future()
         if self._session.peer is not None:
             self._session.resume(time.monotonic())
         self._transport = transport
@@ -367,6 +374,7 @@ class Tunnel:
             self._lost_because = reason
             self._connected.clear()
             self._disconnected.set()
+            self._greet(False)
             self._set_timer(RESUME_WITHIN_S, lambda: self._close(reason))
 
     def _close(self, reason: str) -> None:
@@ -383,10 +391,16 @@ class Tunnel:
         self._closed.set_result(error)
         self._connected.set()
         self._disconnected.set()
+        self._greet(False)
         for stream in self._streams.values():
             stream.failed(error)
         self._streams.clear()
         self._session.end()
+
+    def _greet(self, was_heard: bool) -> None:
+        """Tell whoever waits for the peer's HELLO how that came out."""
+        if not self._greeting.done():
+            self._greeting.set_result(was_heard)
 
     def _dispatch(self) -> None:
         for event in self._session.events():
@@ -408,6 +422,7 @@ class Tunnel:
                     self._schedule_tick()
                     self._disconnected.clear()
                     self._connected.set()
+                    self._greet(True)
                 case ev.PeerGoesAway():
                     self.goaway = event
                     logger.info("%s goes away: %s", self.name, event.reason or event.code.name)

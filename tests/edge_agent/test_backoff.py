@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from edge_agent.backoff import CAP_S, REFUSED_S, REPLACED_S, STABLE_S, Backoff
+from edge_agent.backoff import CAP_S, REFUSED_S, REPLACED_S, RESUMING_CAP_S, STABLE_S, Backoff
 from protocol.errors import GoAwayCode
 from protocol.events import PeerGoesAway
 
@@ -49,3 +49,8 @@ def test_what_the_hub_said_at_the_end_decides() -> None:
     assert after(GoAwayCode.SHUTDOWN, 40.0) == Backoff(highest).lost(1.0, 40.0) > 30
     assert after(GoAwayCode.REVOKED) >= REFUSED_S
     assert after(GoAwayCode.REPLACED) == REPLACED_S
+
+
+def test_while_streams_wait_several_attempts_fit_their_minute() -> None:
+    backoff = Backoff(highest)
+    assert [backoff.lost(0, resuming=True) for _ in range(6)] == [1, 2, 4, 8, *[RESUMING_CAP_S] * 2]

@@ -231,10 +231,12 @@ async def open_port(hub: Hub, scratch: Path) -> AsyncIterator[Port]:
         )
         routes = {TUNNEL_ALPN.encode(): tunnel, CLIENT_ALPN.encode(): client}
         listening = tasks.create_task(Listener(routes, client, hub.addresses).serve(sockets))
+        presence = tasks.create_task(hub.nodes.run())
         try:
             yield port
         finally:
             listening.cancel()
+            presence.cancel()
             await hub.registry.close_all(0.0)
             await clients.close_all()
 

@@ -12,7 +12,7 @@ import pytest
 from protocol import messages
 from protocol.aio import Stream, Tunnel, TunnelClosed
 from protocol.aio import tunnel as tunnel_module
-from protocol.aio.memory import join, memory_pair
+from protocol.aio.memory import MemoryTransport, join, memory_pair
 from protocol.aio.websocket import Refusal, Request, connect_websocket
 from protocol.errors import GoAwayCode
 from protocol.frames import Hello
@@ -93,6 +93,20 @@ async def test_a_goodbye_is_for_good() -> None:
         await hub.close(GoAwayCode.SHUTDOWN, "the hub is stopping")
         assert agent.resume_by == hub.resume_by == b""
         assert "stopping" in str(await agent.wait_closed())
+
+
+async def test_whoever_dials_learns_that_the_connection_went_before_the_greeting() -> None:
+    async with memory_pair(echo, resume=True) as (agent, hub):
+        join(agent, hub).abort()
+        connection = MemoryTransport(agent, hub)  # leads nowhere
+        agent.attach(connection)
+        waiting = asyncio.ensure_future(agent.greeted())  # noqa: TID251
+        await asyncio.sleep(0)
+        assert not waiting.done()
+        agent.lost(connection)
+        assert not await waiting and not agent.closed
+        join(agent, hub)
+        assert await agent.greeted() and await hub.greeted()
 
 
 async def test_while_it_waits_it_can_be_closed() -> None:

@@ -6,12 +6,13 @@ import pytest
 
 from protocol import frames, messages
 from protocol.continuity import ACK_BYTES
-from protocol.errors import GoAwayCode, ResetCode
+from protocol.errors import GoAwayCode, LocalProtocolError, ResetCode
 from protocol.events import DataReceived, PeerReady, StreamFinished, StreamOpened, StreamWasReset
 from protocol.frames import Hello, Type
+from protocol.guard import MAX_STRAY_FRAMES
 from protocol.liveness import EARLY_PINGS
-from protocol.replay import REPLAY_BUDGET, Replay
-from protocol.session import Session, Side
+from protocol.replay import ENTRY_BYTES, MARKS_BUDGET, REPLAY_BUDGET, Replay
+from protocol.session import MAX_CONTROL_FRAMES, Session, Side
 from protocol.windows import Budget
 from tests.protocol.conftest import NAME, Wire, violation
 
@@ -229,6 +230,70 @@ class TestBounds:
         last = frames.data(2, 4, b"last")
         replay.sent(2, last)
         assert replay.resume(2).again == [(2, last)]
+
+    def test_a_peer_that_acknowledges_no_reset_can_not_resume_until_it_has(self) -> None:
+        budget = Budget(REPLAY_BUDGET)
+        replay, reset = Replay(budget), frames.reset(1, ResetCode.REFUSED)
+        room = MARKS_BUDGET // (len(reset) + ENTRY_BYTES)
+        possible = []
+        for _ in range(room):
+            replay.sent(1, reset)
+        possible.append(replay.is_possible)
+        assert budget.used <= MARKS_BUDGET
+        replay.sent(1, reset)
+        replay.sent(3, frames.data(3, 4, b"x"))
+        possible.append(replay.is_possible)
+        assert budget.used == 0
+        replay.acknowledged(room + 1)
+        possible.append(replay.is_possible)  # not yet: the data behind the reset is missing too
+        replay.acknowledged(room + 2)
+        possible.append(replay.is_possible)
+        assert possible == [True, False, False, True]
+        again = frames.data(3, 4, b"y")
+        replay.sent(3, again)
+        assert replay.resume(room + 2).again == [(3, again)]
+
+    def test_what_is_left_for_a_stream_of_which_the_peer_never_heard_is_not_sent(self) -> None:
+        process = Budget(0)  # others use it up: no data is kept
+        wire = Wire(budget=process)
+        stream = wire.hub.open(FORWARD)
+        wire.hub.send(stream, b"lost")
+        wire.lose(wire.hub)
+        wire.hub.suspend()
+        wire.hub.reset(stream, ResetCode.CANCELLED, "enough")
+        wire.reconnect()
+        assert wire.agent.stream_ids == wire.hub.stream_ids == []
+        other = wire.hub.open(FORWARD)
+        wire.settle()
+        assert wire.agent.stream_ids == [other]
+
+    def test_what_is_done_without_a_connection_is_no_flood(self, wire: Wire) -> None:
+        streams = [wire.hub.open(FORWARD) for _ in range(200)]
+        wire.settle()
+        for stream in streams:
+            wire.agent.send(stream, bytes(60_000))
+        wire.settle()
+        wire.hub.suspend()
+        while len(wire.hub._control) < MAX_CONTROL_FRAMES:
+            wire.hub.reset(wire.hub.open(FORWARD), ResetCode.CANCELLED, "")
+        with pytest.raises(LocalProtocolError):
+            wire.hub.open(FORWARD)
+        for stream in streams:
+            wire.hub.reset(stream, ResetCode.CANCELLED, "enough")
+        wire.reconnect()
+        assert wire.agent.stream_ids == wire.hub.stream_ids == []
+
+    def test_crumbs_sent_again_for_a_stream_that_was_reset_are_no_flood(self, wire: Wire) -> None:
+        stream = wire.hub.open(FORWARD)
+        wire.settle()
+        for _ in range(2 * MAX_STRAY_FRAMES):
+            wire.hub.send(stream, b"x")
+            wire.lose(wire.hub)
+        wire.agent.suspend()
+        wire.agent.reset(stream, ResetCode.CANCELLED, "closed")
+        wire.reconnect()
+        assert wire.agent.stream_ids == wire.hub.stream_ids == []
+        assert not wire.agent.closing
 
     def test_the_budget_of_the_process_holds_too(self) -> None:
         process = Budget(1000)

@@ -49,6 +49,14 @@ _wire_log = logging.getLogger("picows")
 _wire_log.setLevel(logging.ERROR)  # it warns at every back-pressure
 
 
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not aiofastnet's word on a failed handshake: the error of whoever dialled says it."""
+    return not record.getMessage().startswith("SSL handshake failed")
+
+
+logging.getLogger("asyncio").addFilter(_is_news)
+
+
 class ConnectRefused(Exception):
     """The other side answered the upgrade with an HTTP error."""
 

@@ -41,7 +41,8 @@ def forward(
     Listens on 127.0.0.1 unless BIND says otherwise; an IPv6 address stands in brackets; port 0 lets
     the system pick one. The node's own policy decides where connections go and which ports it
     opens; by default connections to the node itself only. Everything comes back by itself when
-    hub, node or network were away; open connections don't.
+    hub, node or network were away; open connections go on after up to a minute without network,
+    and end when hub or agent restart.
     """
     import uvloop
 

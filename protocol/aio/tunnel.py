@@ -207,6 +207,8 @@ class Tunnel:
     async def run(self) -> TunnelClosed:
         """Serve streams until the tunnel ends; returns why. Cancelling it closes the tunnel."""
         try:
+            if self._transport is None and self._timer is None:
+                self._await_transport("it never had a connection")
             async with asyncio.TaskGroup() as tasks:
                 with self._serving.within(tasks):
                     for stream in list(self._streams.values()):
@@ -375,7 +377,11 @@ class Tunnel:
             self._connected.clear()
             self._disconnected.set()
             self._greet(False)
-            self._set_timer(RESUME_WITHIN_S, lambda: self._close(reason))
+            self._await_transport(reason)
+
+    def _await_transport(self, reason: str) -> None:
+        """End for `reason` unless there is a transport in time."""
+        self._set_timer(RESUME_WITHIN_S, lambda: self._close(reason))
 
     def _close(self, reason: str) -> None:
         """The tunnel is over: tell whoever waits, give everything back."""

@@ -12,6 +12,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -46,6 +47,14 @@ READ_BUFFER = 4 * 1024  # grows to a frame's size on demand: idle tunnels stay s
 
 _wire_log = logging.getLogger("picows")
 _wire_log.setLevel(logging.ERROR)  # it warns at every back-pressure
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Not aiofastnet's word on a failed handshake: the error of whoever dialled says it."""
+    return not record.getMessage().startswith("SSL handshake failed")
+
+
+logging.getLogger("asyncio").addFilter(_is_news)
 
 
 class ConnectRefused(Exception):
@@ -124,10 +133,11 @@ class _TunnelListener(WSListener):
         lower = transport.underlying_transport
         lower.set_write_buffer_limits(high=TRANSPORT_HIGH - 1, low=TRANSPORT_HIGH // 4)
         raw = lower.get_extra_info("socket")
-        if raw is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
-        if raw is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
-            raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+        with suppress(OSError):  # it may be gone already
+            if raw is not None and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, NOTSENT_LOWAT)
+            if raw is not None and hasattr(socket, "TCP_USER_TIMEOUT"):
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
         self._carrier = WebSocketTransport(transport)
         self._tunnel.attach(self._carrier)
 
@@ -221,6 +231,8 @@ async def connect_websocket(
         raise ConnectRefused(int(response.status), body) from error
     if dialled.refusal is not None:
         raise dialled.refusal
+    if not dialled.is_attached:
+        raise ConnectionError("the connection was lost as soon as it was there")
     return dialled.tunnel
 
 
@@ -234,6 +246,11 @@ class _DiallingListener(_TunnelListener):
         self._previous = previous
         self._check = check
         self.refusal: Exception | None = None
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether the connection lived long enough to carry a tunnel."""
+        return self._carrier is not None
 
     @property
     def tunnel(self) -> Tunnel:

@@ -81,6 +81,15 @@ async def test_without_another_connection_it_ends_in_time(
         assert str(await agent.wait_closed())
 
 
+async def test_one_that_never_had_a_connection_ends_in_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tunnel_module, "RESUME_WITHIN_S", 0.01)
+    never = Tunnel(Side.ACCEPTED, Hello(), resume=secrets.token_bytes(32))
+    async with asyncio.timeout(5):
+        assert "never" in str(await never.run())
+
+
 async def test_a_tunnel_that_is_over_takes_no_connection() -> None:
     async with memory_pair(echo, resume=True) as (agent, hub):
         await hub.close()

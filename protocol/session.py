@@ -54,7 +54,7 @@ EARLY_PINGS = 4  # at the start: one round trip alone may have met a busy peer
 EARLY_PING_INTERVAL_S = 0.1
 RESUME = "resume"
 """The capability to continue a session over another connection (SPEC §4.9)."""
-ACK_BYTES = 256 * 1024  # received since our last ACK
+ACK_BYTES = 1024 * 1024  # received since our last ACK, which costs both sides as much as DATA
 
 
 class Side(Enum):

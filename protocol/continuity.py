@@ -18,7 +18,7 @@ from protocol.windows import Budget
 
 RESUME = "resume"
 """The capability to go on with a session over another connection."""
-ACK_BYTES = 256 * 1024  # received since our last ACK
+ACK_BYTES = 1024 * 1024  # received since our last ACK, which costs both sides as much as DATA
 
 
 class Continuity:

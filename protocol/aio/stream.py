@@ -49,8 +49,8 @@ class Stream:
     """One stream. Made by `Tunnel`, never directly."""
 
     __slots__ = (
-        "_abandoned", "_eof", "_error", "_finished", "_holding", "_reader", "_sink", "_tunnel",
-        "_unread", "_writers", "due", "held", "id", "message",
+        "_abandoned", "_counted", "_eof", "_error", "_finished", "_holding", "_reader", "_sink",
+        "_tunnel", "_unread", "_writers", "due", "held", "id", "message",
     )  # fmt: skip
 
     def __init__(self, tunnel: Tunnel, stream_id: int, message: Open) -> None:
@@ -59,6 +59,7 @@ class Stream:
         """The OPEN that made this stream."""
         self.held = 0
         """Bytes that wait unread."""
+        self._counted = 0  # of these, by the tunnel
         self.due: float | None = None
         """When the tunnel resets it, on the monotonic clock, unless something is done before."""
         self._abandoned = False
@@ -189,15 +190,16 @@ class Stream:
         if self._abandoned:
             return
         self.held += len(data)
-        self._holding.add(len(data))
         if self._sink is not None:
             self._sink.received(data)
+            self._count()  # what went on at once never waited
             return
         unread = self._unread
         if len(data) < CRUMB and unread and len(unread[-1]) < CRUMB:
             unread[-1] += bytes(data)
         else:
             unread.append(bytes(data))
+        self._count()
         self._wake_reader()
 
     def drop(self) -> None:
@@ -206,14 +208,20 @@ class Stream:
         self._let_go(self.held)
 
     def _let_go(self, size: int) -> None:
-        size = min(size, self.held)
-        self.held -= size
-        self._holding.remove(size)
+        self.held -= min(size, self.held)
+        self._count()
+
+    def _count(self) -> None:
+        """Tell the tunnel how much waits now, if that is news."""
+        change = self.held - self._counted
+        if change:
+            self._counted = self.held
+            (self._holding.add if change > 0 else self._holding.remove)(abs(change))
 
     def __del__(self) -> None:
         # A stream that nobody refers to can't be read: what waited in it is no longer held.
-        if self.held:
-            self._holding.remove(self.held)
+        if self._counted:
+            self._holding.remove(self._counted)
 
     def finished(self) -> None:
         """The peer sent FIN."""

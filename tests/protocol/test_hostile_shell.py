@@ -22,8 +22,8 @@ from protocol.aio import (
 from protocol.aio import tunnel as tunnel_module
 from protocol.aio.memory import join
 from protocol.counts import Counts, Death
-from protocol.errors import LocalProtocolError
-from protocol.frames import Hello
+from protocol.errors import LocalProtocolError, ProtocolError
+from protocol.frames import Bytes, Hello
 from protocol.guard import Limits
 from protocol.session import Side
 from protocol.windows import INITIAL_WINDOW, Budget
@@ -158,6 +158,37 @@ async def test_what_waited_on_a_stream_that_we_reset_is_no_longer_held() -> None
     async with memory_pair(source) as (_, accepted):
         stream = await accepted.open(FORWARD)
         await until(lambda: accepted.holding.held == INITIAL_WINDOW)
+        stream.reset(ResetCode.CANCELLED)
+        assert (accepted.holding.held, stream.held) == (0, 0)
+
+
+@pytest.mark.parametrize("passed_on", [0, 1000, INITIAL_WINDOW])
+async def test_only_what_a_sink_does_not_pass_on_at_once_is_held(passed_on: int) -> None:
+    class Passing:
+        def __init__(self, stream: Stream) -> None:
+            self.stream = stream
+            self.size = 0
+
+        def received(self, data: Bytes) -> None:
+            self.size += len(data)
+            self.stream.consumed(min(len(data), passed_on))
+
+        def finished(self) -> None: ...
+
+        def drained(self, pending: int) -> None: ...
+
+        def failed(self, error: ProtocolError) -> None: ...
+
+    async def source(_: messages.Open, stream: Stream) -> None:
+        await stream.write(bytes(INITIAL_WINDOW))
+
+    async with memory_pair(source) as (_, accepted):
+        stream = await accepted.open(FORWARD)
+        sink = Passing(stream)
+        stream.pipe(sink)
+        await until(lambda: sink.size == INITIAL_WINDOW)
+        left = INITIAL_WINDOW - passed_on
+        assert (accepted.holding.held, stream.held) == (left, left)
         stream.reset(ResetCode.CANCELLED)
         assert (accepted.holding.held, stream.held) == (0, 0)
 

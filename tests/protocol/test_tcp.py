@@ -182,6 +182,24 @@ async def test_a_connection_that_breaks_is_raised_and_its_stream_can_be_ended() 
         assert isinstance(await ended, StreamReset)
 
 
+async def test_a_socket_that_dies_while_much_is_written_to_it_disturbs_nobody_else() -> None:
+    strange: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: strange.append(context))
+
+    async def pour(stream: Stream) -> None:
+        while True:
+            await stream.write(bytes(64 * 1024))
+
+    linger = struct.pack("ii", 1, 0)  # close with a RST
+    for read_before in range(0, 2**20, 2**17):
+        async with carried(pour) as (reader, writer, outcome):
+            await reader.readexactly(read_before)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+            writer.transport.abort()
+            assert isinstance(await outcome, OSError)
+    assert strange == []
+
+
 async def test_what_comes_before_an_end_is_carried_is_kept() -> None:
     got: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
 

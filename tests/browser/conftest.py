@@ -75,8 +75,8 @@ def browser() -> Iterator[Browser]:
         browser.close()
 
 
-def sign_in(page: Page, password: str) -> None:
-    page.fill("[name=username]", "admin")
+def sign_in(page: Page, password: str, user: str = "admin") -> None:
+    page.fill("[name=username]", user)
     page.fill("[name=password]", password)
     page.click("[type=submit]")
     page.wait_for_url(lambda address: "/sign-in" not in address)
@@ -151,3 +151,12 @@ def stranger(browser: Browser, url: str) -> Iterator[Page]:
     yield page
     page.context.close()
     assert watch.faults == []
+
+
+@pytest.fixture
+def visitor(browser: Browser, cookies: StorageState) -> Iterator[Page]:
+    """A signed-in page that may complain and go elsewhere, as pages of nodes make it."""
+    context = browser.new_context(ignore_https_errors=True, storage_state=cookies)
+    context.set_default_timeout(TIMEOUT_MS)
+    yield context.new_page()
+    context.close()

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from playwright.sync_api import Browser, Page, StorageState, expect
+from playwright.sync_api import Browser, Page, expect
 from websockets.datastructures import Headers
 from websockets.http11 import Request, Response
 from websockets.sync.server import ServerConnection, serve
@@ -123,15 +123,6 @@ def published(mesh: Mesh, service: Service, request: pytest.FixtureRequest) -> I
     call(mesh, "POST", "/api/v1/published", body)
     yield
     call(mesh, "DELETE", "/api/v1/published/app")
-
-
-@pytest.fixture
-def visitor(browser: Browser, cookies: StorageState) -> Iterator[Page]:
-    """A signed-in page that may complain: a hostile page makes the browser do so."""
-    context = browser.new_context(ignore_https_errors=True, storage_state=cookies)
-    context.set_default_timeout(TIMEOUT_MS)
-    yield context.new_page()
-    context.close()
 
 
 def tried(page: Page) -> dict[str, Any]:

@@ -61,6 +61,20 @@ const routes: RouteRecordRaw[] = [
   page('tasks', '/tasks', () => import('./pages/TasksPage.vue')),
   { ...page('task', '/tasks/:id', () => import('./pages/TaskPage.vue')), props: true },
   page('sessions', '/sessions', () => import('./pages/SessionsPage.vue')),
+  {
+    path: '/forwards',
+    component: () => import('./pages/ForwardsPage.vue'),
+    meta: { title: 'nav.forwards' },
+    children: [
+      { name: 'forwards', path: '', component: () => import('./forwards/OpenForwards.vue') },
+      { name: 'links', path: 'links', component: () => import('./forwards/LinkList.vue') },
+      {
+        name: 'published',
+        path: 'published',
+        component: () => import('./forwards/PublishedList.vue'),
+      },
+    ],
+  },
   page('packages', '/packages', () => import('./pages/PackagesPage.vue')),
   { ...page('package', '/packages/:name', () => import('./pages/PackagePage.vue')), props: true },
   page('deploy', '/deploy', () => import('./pages/DeployPage.vue'), 'deployer'),

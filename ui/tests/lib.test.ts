@@ -137,5 +137,10 @@ describe('events', () => {
     expect(staleKeys({ kind: 'node.online', node: 'a' })).toEqual([['nodes'], ['node', 'a']])
     expect(staleKeys({ kind: 'run.finished', node: 'a' })).toEqual([['node', 'a', 'events']])
     expect(staleKeys({ kind: 'unheard.of', node: null })).toEqual([])
+    expect(staleKeys({ kind: 'link.down', node: 'a' })).toEqual([
+      ['links'],
+      ['forwards'],
+      ['node', 'a', 'events'],
+    ])
   })
 })

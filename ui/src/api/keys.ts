@@ -16,6 +16,9 @@ export const keys = {
   deployment: (id: string) => ['deployment', id],
   sessions: ['sessions'],
   forwards: ['forwards'],
+  forward: (id: string) => ['forward', id],
+  links: ['links'],
+  published: ['published'],
   users: ['users'],
   apiTokens: ['api-tokens'],
   audit: ['audit'],
@@ -28,7 +31,7 @@ const stale: Record<string, readonly Key[]> = {
   'node.online': [keys.nodes],
   'node.offline': [keys.nodes, keys.forwards],
   'node.changed': [keys.nodes, keys.groups],
-  'node.removed': [keys.nodes, keys.groups],
+  'node.removed': [keys.nodes, keys.groups, keys.links, keys.published],
   'node.revoked': [keys.nodes],
   'node.quarantined': [keys.nodes],
   'task.created': [keys.tasks],
@@ -40,6 +43,8 @@ const stale: Record<string, readonly Key[]> = {
   'shell.opened': [keys.sessions],
   'shell.closed': [keys.sessions],
   'group.changed': [keys.groups, keys.nodes],
+  'link.up': [keys.links, keys.forwards],
+  'link.down': [keys.links, keys.forwards],
 }
 
 /* The keys whose data the event changed. */

@@ -1,4 +1,4 @@
-/* Tasks, deployments, shells and forwards: what runs over tunnels. */
+/* Tasks, deployments and shells: what runs over tunnels. */
 import { client, take } from './client'
 import type { DeploymentSpec, TaskSpec } from './types'
 
@@ -43,6 +43,3 @@ export const listSessions = () =>
 
 export const endSession = (id: string) =>
   take(client.DELETE('/api/v1/sessions/{session_id}', { params: { path: { session_id: id } } }))
-
-export const listForwards = () =>
-  take(client.GET('/api/v1/forwards', { params: { query: { limit: 500 } } }))

@@ -4,6 +4,7 @@ import {
   FileClock,
   KeyRound,
   ListChecks,
+  Monitor,
   Network,
   Package,
   Rocket,
@@ -40,7 +41,8 @@ export const sections: Section[] = [
     items: [
       { name: 'run', path: '/run', icon: TerminalSquare, role: 'operator' },
       { name: 'tasks', path: '/tasks', icon: ListChecks },
-      { name: 'sessions', path: '/sessions', icon: Network },
+      { name: 'sessions', path: '/sessions', icon: Monitor },
+      { name: 'forwards', path: '/forwards', icon: Network },
     ],
   },
   {

@@ -1,7 +1,17 @@
 /* The part of an event's data that says something to a person. */
 import type { HubEvent } from '@/api/types'
 
-const SHOWN = ['reason', 'subject', 'package', 'version', 'state', 'exit_code', 'group', 'address']
+const SHOWN = [
+  'link',
+  'reason',
+  'subject',
+  'package',
+  'version',
+  'state',
+  'exit_code',
+  'group',
+  'address',
+]
 
 export function eventDetail(event: Pick<HubEvent, 'data'>, exit: (code: number) => string): string {
   const data: Record<string, unknown> = event.data

@@ -10,6 +10,7 @@ export default {
     tasks: 'Tasks',
     task: 'Task',
     sessions: 'Sessions',
+    forwards: 'Forwards',
     packages: 'Packages',
     package: 'Package',
     deploy: 'Deploy',

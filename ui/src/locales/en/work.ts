@@ -1,4 +1,4 @@
-/* Commands, tasks, shells, forwards, events. */
+/* Commands, tasks, shells, events. */
 export default {
   state: {
     queued: 'queued',
@@ -16,6 +16,10 @@ export default {
     installing: 'installing',
     ok: 'ok',
     denied: 'denied',
+    up: 'up',
+    waiting: 'waiting',
+    refused: 'refused',
+    disabled: 'disabled',
   },
   run: {
     note: 'One command on any number of nodes. Nodes that are offline are skipped, and said so.',
@@ -56,12 +60,8 @@ export default {
     dropped: '{size} before this are not shown here.',
   },
   sessions: {
-    note: 'Open shells and port forwards, and who holds them.',
-    shells: 'Shells',
-    forwards: 'Port forwards',
+    note: 'Open shells, and who holds them.',
     no_shells: 'No shells',
-    no_forwards: 'No open forwards',
-    no_forwards_text: 'Open one with: mooring forward NODE PORT:HOST:PORT',
     node: 'Node',
     who: 'Who',
     origin: 'From',
@@ -71,8 +71,6 @@ export default {
     end: 'End shell',
     end_text: 'The shell of {subject} on {node} and everything started in it are ended.',
     ended: 'ended',
-    destination: 'Destination',
-    traffic: 'Traffic',
   },
   event: {
     node: {
@@ -94,5 +92,6 @@ export default {
     package: { added: 'Package added', removed: 'Package removed' },
     shell: { opened: 'Shell opened', closed: 'Shell closed' },
     group: { changed: 'Group changed' },
+    link: { up: 'Link up', down: 'Link down' },
   },
 }

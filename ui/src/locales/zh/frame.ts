@@ -10,6 +10,7 @@ export default {
     tasks: '任务',
     task: '任务',
     sessions: '会话',
+    forwards: '端口转发',
     packages: '软件包',
     package: '软件包',
     deploy: '部署',

@@ -1,4 +1,4 @@
-/* Commands, tasks, shells, forwards, events. */
+/* Commands, tasks, shells, events. */
 export default {
   state: {
     queued: '排队',
@@ -16,6 +16,10 @@ export default {
     installing: '安装中',
     ok: '成功',
     denied: '拒绝',
+    up: '已连通',
+    waiting: '等待中',
+    refused: '被拒绝',
+    disabled: '已停用',
   },
   run: {
     note: '在任意数量的节点上执行一条命令。离线节点会被跳过并注明。',
@@ -56,12 +60,8 @@ export default {
     dropped: '此前的 {size} 未在此显示。',
   },
   sessions: {
-    note: '已打开的终端和端口转发，以及使用者。',
-    shells: '终端',
-    forwards: '端口转发',
+    note: '已打开的终端会话及其使用者。',
     no_shells: '没有终端会话',
-    no_forwards: '没有端口转发',
-    no_forwards_text: '用此命令打开：mooring forward NODE PORT:HOST:PORT',
     node: '节点',
     who: '使用者',
     origin: '来源',
@@ -71,8 +71,6 @@ export default {
     end: '结束终端',
     end_text: '将结束 {subject} 在 {node} 上的终端及其中启动的所有程序。',
     ended: '已结束',
-    destination: '目的地',
-    traffic: '流量',
   },
   event: {
     node: {
@@ -90,5 +88,6 @@ export default {
     package: { added: '软件包已添加', removed: '软件包已删除' },
     shell: { opened: '终端已打开', closed: '终端已关闭' },
     group: { changed: '分组已变更' },
+    link: { up: '链路已连通', down: '链路已断开' },
   },
 }

@@ -1,0 +1,96 @@
+/* Forwards, links between nodes, published services. */
+export default {
+  forward_kind: {
+    local: 'Local port',
+    socks: 'SOCKS proxy',
+    'ssh-proxy': 'ssh',
+    reverse: 'Reverse',
+    link: 'Link',
+    published: 'Published',
+  },
+  forwards: {
+    note: 'What goes through the nodes now, what the hub keeps up between them, and what it shows in browsers.',
+    open: 'Open now',
+    filter: 'Only what goes through a node',
+    all_nodes: 'All nodes',
+    none: 'Nothing is forwarded now',
+    none_text:
+      'A port of a node at your own machine, or ssh, scp and your editor straight to it. Paste in a terminal:',
+    none_here: 'Nothing is forwarded through {node} now',
+    count: 'nothing forwarded | {n} forward | {n} forwards',
+    kind: 'Kind',
+    node: 'Node',
+    way: 'Way',
+    to: 'To',
+    peer: 'From',
+    port: 'Port',
+    host: 'Host',
+    host_hint: 'As that node sees it. Its policy decides where it connects.',
+    since: 'Since',
+    connections: 'Connections',
+    open_of: '{open} open now, {total} in all',
+    traffic: 'Traffic',
+    sent: 'Sent to the target',
+    received: 'Received from the target',
+    active: 'Last activity',
+    anywhere: 'anywhere',
+    client: 'the client',
+    no_connections: 'No open connections',
+    more_connections: 'These are the oldest; {count} more are open.',
+    close: 'Close forward',
+    close_text:
+      'What {subject} opened through {node} is closed. They are told, and must open it anew. | What {subject} opened through {node} is closed, and its open connection is reset. They are told, and must open it anew. | What {subject} opened through {node} is closed, and its {n} open connections are reset. They are told, and must open it anew.',
+    disable_link: 'Disable the link',
+  },
+  links: {
+    title: 'Links',
+    add: 'New link',
+    intro:
+      'What connects to a port of one node comes out beyond another. The hub keeps it up until it is deleted.',
+    none: 'No links between nodes',
+    none_text:
+      'A link is a port of one node that comes out at another, kept up through restarts. Press New link, or paste in a terminal:',
+    none_here: 'No link begins or ends at {node}',
+    from: 'Listens on',
+    to: 'Comes out at',
+    bind: 'Address',
+    bind_hint: 'A node opens ports from 1024 of its loopback; others need a rule in its policy.',
+    name_bad:
+      'Up to 64 letters, digits, dots, hyphens and underscores; begins with a letter or digit.',
+    enable: 'Enable',
+    disable: 'Disable',
+    disable_text:
+      'The port of {name} is closed and its connections are reset. It can be enabled again.',
+    remove: 'Delete link',
+    remove_text:
+      'The port of {name} is closed, its connections are reset, and the link is forgotten.',
+  },
+  published: {
+    title: 'Published services',
+    add: 'Publish a service',
+    none: 'No published services',
+    none_text:
+      'A web page of a node, in the browser of everybody who is signed in and may forward. Press Publish a service, or paste in a terminal:',
+    none_here: 'Nothing of {node} is published',
+    service: 'Where it listens',
+    scheme: 'Speaks',
+    verify: 'Refuse a certificate that is not trusted',
+    address: 'Address',
+    requests: 'Requests',
+    at: 'Where browsers find it',
+    at_host: 'Its own host name',
+    at_path: 'A path of the hub',
+    at_host_hint:
+      'Choose this when you can: the page has an origin of its own, so sign-in, storage and absolute paths work, and it is kept apart from the hub.',
+    at_path_hint:
+      "Needs no DNS, but the page runs in a sandbox: no cookies, no storage, relative links only. The address bar shows the hub's name: publish only pages that you trust not to ask for passwords.",
+    host_name: 'Host name',
+    dns_hint:
+      'It must lead to this hub. For a hub on your own machine NAME.localhost works as it is.',
+    host_name_bad: 'A DNS name with at least one dot, as grafana.apps.example.org.',
+    keep_host: 'The service sees this host name, and not its own',
+    name_bad: 'Up to 63 lower-case letters, digits and hyphens; no hyphen at either end.',
+    remove: 'Withdraw service',
+    remove_text: '{name} is no longer published, and whoever uses it is cut off.',
+  },
+}

@@ -13,7 +13,7 @@ from protocol.errors import LocalProtocolError, RemoteProtocolError
 from protocol.frames import HEADER_BYTES, Blank, Class, Payload
 from protocol.windows import ReceiveWindow, SendWindow
 
-LEAST_CREDIT = 16 * 1024  # bytes; with less, a backlog waits for more: half a window will come
+LEAST_CREDIT = 16 * 1024  # bytes; with less, a backlog waits for more: a large part of a window
 
 
 class State(IntEnum):

@@ -17,6 +17,7 @@ INITIAL_WINDOW = (
     64 * 1024
 )  # bytes; the same for every stream, so that 256 of them fit a tunnel's budget
 MAX_WINDOW = 8 * 1024 * 1024
+LARGE = 1024 * 1024  # bytes; from here on credit goes back in smaller parts of a window
 MEASURE_S = 0.01  # the shortest time over which a stream's rate means something
 SLACK = 1024  # bytes
 TUNNEL_BUDGET = 16 * 1024 * 1024
@@ -78,11 +79,12 @@ class SendWindow:
 class ReceiveWindow:
     """How many bytes the peer may still send us, and when to give credit back."""
 
-    __slots__ = ("_budget", "_read", "_read_since", "_unreturned", "credit", "size")
+    __slots__ = ("_budget", "_piece", "_read", "_read_since", "_unreturned", "credit", "size")
 
     def __init__(self, budget: Budget, now: float) -> None:
         self.size = INITIAL_WINDOW
         self.credit = INITIAL_WINDOW
+        self._piece = INITIAL_WINDOW // 2 - SLACK
         self._unreturned = 0
         self._budget = budget
         self._read = 0
@@ -98,8 +100,8 @@ class ReceiveWindow:
     def consumed(self, size: int, now: float, rtt_s: float) -> int:
         """Count `size` bytes that the application has read; return the credit to send, or 0.
 
-        Credit goes back in pieces of half a window, or just so much less that frames of a little
-        below 64 KiB, which senders make, add up to it.
+        Credit goes back in pieces of half a window, of a large one a quarter, or just so much less
+        that frames of a little below 64 KiB, which senders make, add up to it.
 
         Args:
             size: bytes.
@@ -108,7 +110,7 @@ class ReceiveWindow:
         """
         self._unreturned += size
         self._read += size
-        if self._unreturned < self.size // 2 - SLACK:
+        if self._unreturned < self._piece:
             return 0
         elapsed = now - self._read_since
         if elapsed >= max(rtt_s, MEASURE_S):
@@ -125,6 +127,7 @@ class ReceiveWindow:
         if self.size + extra > MAX_WINDOW or not self._budget.reserve(extra):
             return False
         self.size += extra
+        self._piece = self.size // (4 if self.size >= LARGE else 2) - SLACK
         self._unreturned += extra
         return True
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 import pytest
 
 from protocol.errors import RemoteProtocolError
 from protocol.windows import (
     INITIAL_WINDOW,
+    LARGE,
     MAX_WINDOW,
     SLACK,
     TUNNEL_BUDGET,
@@ -28,12 +31,37 @@ def settle(rate: float, rtt_s: float, budget: int = TUNNEL_BUDGET) -> int:
     return window.size
 
 
+def share(rate: float, rtt_s: float) -> float:
+    """How much of a path of `rate` bytes/s one stream fills once its window has settled."""
+    window, now, size = ReceiveWindow(Budget(TUNNEL_BUDGET), 0.0), 0.0, 64 * 1024 - 16
+    credit, returning, under_way = window.credit, deque[tuple[float, int]](), 0
+    while now < 12.0:
+        while returning and (returning[0][0] <= now or credit < size):
+            at, more = returning.popleft()
+            now, credit = max(now, at), credit + more
+        credit -= size
+        now += size / rate
+        assert window.received(size)
+        if more := window.consumed(size, now + rtt_s / 2, rtt_s):
+            returning.append((now + rtt_s, more))
+        under_way += size if now > 10.0 else 0
+    return under_way / (rate * (now - 10.0))
+
+
 class TestReceive:
     def test_credit_returns_in_halves_of_the_window(self) -> None:
         window = ReceiveWindow(Budget(0), 0.0)
         window.received(INITIAL_WINDOW)
         assert window.consumed(INITIAL_WINDOW // 2 - SLACK - 1, 1.0, 0.1) == 0
         assert window.consumed(1, 1.0, 0.1) == INITIAL_WINDOW // 2 - SLACK
+
+    def test_credit_of_a_large_window_returns_in_quarters(self) -> None:
+        window = ReceiveWindow(Budget(LARGE), 0.0)
+        assert window.grow(LARGE - INITIAL_WINDOW)
+        assert window.consumed(0, 1.0, 0.1) == LARGE - INITIAL_WINDOW
+        window.received(LARGE)
+        assert window.consumed(LARGE // 4 - SLACK - 1, 1.0, 0.1) == 0
+        assert window.consumed(1, 1.0, 0.1) == LARGE // 4 - SLACK
 
     def test_more_than_the_credit_is_refused_and_not_counted(self) -> None:
         window = ReceiveWindow(Budget(0), 0.0)
@@ -44,6 +72,16 @@ class TestReceive:
     def test_a_long_fat_path_gets_at_least_its_bandwidth_delay_product(self, rtt_s: float) -> None:
         rate = 12.5e6  # 100 Mbit/s
         assert rate * rtt_s <= settle(rate, rtt_s) <= 4 * rate * rtt_s + INITIAL_WINDOW
+
+    @pytest.mark.parametrize(("mib_per_s", "rtt_s"), [(10, 0.1), (50, 0.1), (100, 0.02)])
+    def test_one_stream_fills_a_path_within_the_largest_window(
+        self, mib_per_s: int, rtt_s: float
+    ) -> None:
+        assert share(mib_per_s * 2**20, rtt_s) > 0.97
+
+    def test_a_longer_path_is_filled_almost_as_far_as_the_largest_window_goes(self) -> None:
+        rate, rtt_s = 100 * 2**20, 0.1
+        assert share(rate, rtt_s) > 0.8 * MAX_WINDOW / (rate * rtt_s)
 
     def test_a_short_path_keeps_small_windows_however_fast_it_is(self) -> None:
         assert settle(500e6, 0.0002) <= 256 * 1024

@@ -90,6 +90,8 @@ class Link:
     @property
     def standing(self) -> Standing:
         """How it does now."""
+        if not self.row.enabled:
+            return Standing("disabled", self._ended)
         if self._trouble is not None:
             return self._trouble
         for node_id in (self.row.from_node, self.row.to_node):

@@ -95,6 +95,7 @@ async def serve_pages(app: App) -> AsyncIterator[Callable[[], asyncio.Protocol]]
         access_log=False,
         log_config=None,
         server_header=False,
+        proxy_headers=False,  # a program on the same host may not choose the address of the audit
         timeout_keep_alive=30,
         timeout_graceful_shutdown=GRACEFUL_S,
     )

@@ -25,6 +25,12 @@ async def size(request: Request[Any, Any, Any]) -> int:
     return len(await request.body())
 
 
+@get("/whoami", guards=[public()])
+async def caller(request: Request[Any, Any, Any]) -> str:
+    assert request.client is not None
+    return request.client.host
+
+
 @pytest.fixture(autouse=True)
 def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pages_server, "HEAD_S", 0.2)
@@ -33,7 +39,7 @@ def short_times(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @asynccontextmanager
 async def connected() -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
-    app = cast("Any", Litestar([hello, size], openapi_config=None, logging_config=None))
+    app = cast("Any", Litestar([hello, size, caller], openapi_config=None, logging_config=None))
     async with serve_pages(app) as protocol:
         server = await asyncio.get_running_loop().create_server(protocol, "127.0.0.1", 0)
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
@@ -85,3 +91,10 @@ async def test_requests_in_time_are_answered_on_one_connection() -> None:
                 head = await reader.readuntil(b"\r\n\r\n")
                 assert head.startswith(b"HTTP/1.1 201")
                 assert await reader.readexactly(1) == b"3"
+
+
+async def test_a_caller_does_not_choose_its_address() -> None:
+    async with connected() as (reader, writer):
+        forged = b"X-Forwarded-For: 203.0.113.9\r\nConnection: close\r\n\r\n"
+        writer.write(b"GET /whoami HTTP/1.1\r\nHost: a\r\n" + forged)
+        assert (await rest(reader)).endswith(b"127.0.0.1")

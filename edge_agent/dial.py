@@ -67,8 +67,9 @@ async def dial(
         fault = own_fault(config, state) or f"{error.filename} is missing"
         raise DialFailed(fault, refused=True) from error
     except (OSError, TimeoutError, ValueError) as error:
-        detail = str(error) or type(error).__name__
-        raise DialFailed(f"can't reach {hub}: {detail}") from error
+        own = own_fault(config, state)
+        detail = own or f"can't reach {hub}: {str(error) or type(error).__name__}"
+        raise DialFailed(detail, refused=own is not None) from error
 
 
 def own_fault(config: AgentConfig, state: StateDir) -> str | None:

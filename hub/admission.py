@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from hub.address_limits import AddressLimits, TooManyFromAddress
-from hub.telemetry import Counter
+from hub.telemetry import Counter, Telemetry
 
 PATIENCE_S = 15.0
 """How long somebody waits in line: agents give up a dial after 20 s."""
@@ -130,3 +130,12 @@ class Lane:
             return (1.0 - self._level) / self._per_s
         self._level -= 1.0
         return 0.0
+
+
+def expose_returning(telemetry: Telemetry, lane: Lane) -> None:
+    """Register what `/metrics` says of the lane in which agents return."""
+    telemetry.counter("mooring_tunnels_admitted_total", "Handshakes begun.", lane.admitted)
+    telemetry.counter(
+        "mooring_tunnels_turned_away_total", "Agents sent back to their back-off.", lane.turned_away
+    )
+    telemetry.gauge("mooring_tunnels_waiting", "Agents in line.", lambda: lane.waiting)

@@ -182,6 +182,7 @@ class Link:
                 await self._stand(listener)
             except (HubError, StreamReset) as error:
                 why = str(error)
+                self._trouble = Standing("waiting", why)  # at once; what follows takes a commit
                 raise
             finally:
                 self._forward.end_connections(why or self._ended or "the hub is stopping")

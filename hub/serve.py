@@ -30,7 +30,7 @@ from certs.private_files import make_private_directory, write_private
 from certs.servers import Role, ServerFiles, keep_current
 from hub.accounts.first_start import create_admin, operator_token, write_operator_env
 from hub.addresses import certificate_hosts, tunnel_urls, with_urls
-from hub.admission import Lane
+from hub.admission import Lane, expose_returning
 from hub.agent_tunnels import AgentTunnels
 from hub.api.health import hub_version
 from hub.app import create_site
@@ -145,7 +145,7 @@ async def _open_for_all(
     clients = ClientTunnels(hub, tasks, software, agents.budget)
     async with serve_pages(create_site(hub)) as pages_protocol:
         returning, people, joining = Lane(hub.config.tunnels_per_s), Lane(), Lane()
-        _expose(hub, returning)
+        expose_returning(hub.telemetry, returning)
         pages = Route(faces.pages, pages_protocol, people)
         tunnel = Route(
             faces.tunnel,
@@ -181,16 +181,6 @@ async def _open_for_all(
 def come_back_s(agents: int, per_s: float) -> float:
     """Over how many seconds so many agents shall return, when `per_s` are admitted a second."""
     return min(max(COME_BACK_LEAST_S, agents / per_s), COME_BACK_MOST_S)
-
-
-def _expose(hub: Hub, lane: Lane) -> None:
-    """Register what `/metrics` says of the agents that connect."""
-    telemetry = hub.telemetry
-    telemetry.counter("mooring_tunnels_admitted_total", "Handshakes begun.", lane.admitted)
-    telemetry.counter(
-        "mooring_tunnels_turned_away_total", "Agents sent back to their back-off.", lane.turned_away
-    )
-    telemetry.gauge("mooring_tunnels_waiting", "Agents in line.", lambda: lane.waiting)
 
 
 @contextlib.contextmanager

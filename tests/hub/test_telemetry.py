@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hub.admission import Lane, expose_returning
 from hub.core import Hub
 from hub.telemetry import Sample, Telemetry
 from hub.tunnel_metrics import TunnelTotals, expose_tunnels
@@ -123,5 +124,6 @@ class TestTunnels:
 
 async def test_the_documentation_lists_exactly_what_a_hub_exposes(hub: Hub) -> None:
     rows = re.findall(r"^\| `(mooring_\w+)` \| (\w+) \|", DOCS.read_text(), re.M)
+    expose_returning(hub.telemetry, Lane())
     families = parse(hub.telemetry.exposition())
     assert dict(rows) == {name: family.kind for name, family in families.items()}

@@ -99,7 +99,8 @@ async def test_a_flood_ends_its_own_tunnel_only(
         assert goaway is GoAwayCode.FLOOD
         await until(lambda: not port.hub.registry.is_online(node_id))
     counts = port.hub.tunnels.agents
-    assert counts.floods[kind] == 1
+    # Who opens and does not read may meet the bound on what waits for it first.
+    assert counts.floods[kind] + (hostile is opens) * counts.floods[Flood.UNREAD] == 1
     assert counts.violations == {GoAwayCode.FLOOD: 1}
 
 

@@ -70,6 +70,7 @@ class Link:
         self.row = row
         self._services = services
         self._forward: OpenForward | None = None
+        self._listener: Listener | None = None
         self._trouble: Standing | None = Standing("waiting", "it was not tried yet")
         """Why its port is not open."""
         self._far_side = Standing("up")
@@ -94,9 +95,13 @@ class Link:
             return Standing("disabled", self._ended)
         if self._trouble is not None:
             return self._trouble
-        for node_id in (self.row.from_node, self.row.to_node):
-            if not self._services.registry.is_online(node_id):
-                return Standing("waiting", f"{self._services.name_of(node_id)} is not connected")
+        name_of, is_online = self._services.name_of, self._services.registry.is_online
+        if not is_online(self.row.from_node):
+            return Standing("waiting", f"{name_of(self.row.from_node)} is not connected")
+        if self._listener is not None and not self._listener.is_open:
+            return Standing("waiting", f"{name_of(self.row.from_node)} opens the port again")
+        if not is_online(self.row.to_node):
+            return Standing("waiting", f"{name_of(self.row.to_node)} is not connected")
         return Standing("up") if self._is_carrying() else self._far_side
 
     def wake(self) -> None:
@@ -177,12 +182,11 @@ class Link:
             listening as listener,
             services.forwards.declare(subject, way, instead=instead) as self._forward,
         ):
-            self._trouble, why = None, ""
+            self._trouble, self._listener, why = None, listener, ""
             try:
                 await self._stand(listener)
             except (HubError, StreamReset) as error:
                 why = str(error)
-                self._trouble = Standing("waiting", why)  # at once; what follows takes a commit
                 raise
             finally:
                 self._forward.end_connections(why or self._ended or "the hub is stopping")

@@ -39,6 +39,11 @@ class Listener:
     port: int
     _channel: Channel[Message, Listening]
 
+    @property
+    def is_open(self) -> bool:
+        """The node has not closed the port, as far as is known."""
+        return not self._channel.stream.ended
+
     async def ended(self) -> StreamReset:
         """Wait until the node closes the port or is gone; returns why."""
         try:

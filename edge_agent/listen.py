@@ -22,7 +22,8 @@ from edge_agent.policy import PolicyFile, Refused
 from protocol.aio import Channel, ResetCode, Stream, StreamReset, TunnelClosed
 from protocol.aio.tcp import TcpEnd
 from protocol.errors import LocalProtocolError
-from protocol.messages import Arrival, Listen, Listening, Message, Open
+from protocol.messages import Arrival, Listen, Message, Open
+from protocol.record_types import Listening
 
 _log = logging.getLogger(__name__)
 

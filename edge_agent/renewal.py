@@ -23,7 +23,8 @@ from edge_agent.config import AgentConfig, load_config
 from edge_agent.credentials import CredentialRefused, check_certificate, read_roots
 from edge_agent.state import StateDir, StateError
 from protocol.aio import Channel, RemoteProtocolError, StreamReset, Tunnel
-from protocol.messages import Certificate, Message, Renew
+from protocol.messages import Message, Renew
+from protocol.record_types import Certificate
 
 _log = logging.getLogger(__name__)
 

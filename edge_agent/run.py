@@ -45,16 +45,8 @@ from protocol.aio import (
 )
 from protocol.frames import Hello
 from protocol.guard import LIMITS_OF_HUB
-from protocol.messages import (
-    Accepted,
-    Facts,
-    HubOpen,
-    Message,
-    Metrics,
-    MetricsFromAgent,
-    Rate,
-    Report,
-)
+from protocol.messages import Facts, HubOpen, Message, Metrics, Report
+from protocol.record_types import Accepted, MetricsFromAgent, Rate
 from protocol.session import Side
 
 logger = logging.getLogger(__name__)

@@ -29,7 +29,8 @@ from protocol.aio import (
     StreamReset,
     TunnelClosed,
 )
-from protocol.messages import Exited, Input, Pty, PtyFromHub, PtyFromNode, Resize, Screen
+from protocol.messages import Pty
+from protocol.record_types import Exited, Input, PtyFromHub, PtyFromNode, Resize, Screen
 
 _log = logging.getLogger(__name__)
 

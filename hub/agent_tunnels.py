@@ -31,19 +31,8 @@ from protocol.aio import (
 )
 from protocol.aio.websocket import Refusal, Request
 from protocol.frames import Hello
-from protocol.messages import (
-    Accepted,
-    AgentOpen,
-    Arrival,
-    Certificate,
-    Message,
-    Metrics,
-    MetricsFromAgent,
-    Open,
-    Rate,
-    Renew,
-    Report,
-)
+from protocol.messages import AgentOpen, Arrival, Message, Metrics, Open, Renew, Report
+from protocol.record_types import Accepted, Certificate, MetricsFromAgent, Rate
 from protocol.session import Side
 
 logger = logging.getLogger(__name__)

@@ -26,14 +26,8 @@ from hub.shells import until_first
 from hub.ways import Kind, Way
 from protocol.aio import Channel, ResetCode, Stream, StreamReset, Tunnel, TunnelClosed
 from protocol.errors import LocalProtocolError
-from protocol.messages import (
-    ClientArrival,
-    ClientForward,
-    ClientListen,
-    Forward,
-    Listening,
-    Message,
-)
+from protocol.messages import ClientArrival, ClientForward, ClientListen, Forward, Message
+from protocol.record_types import Listening
 
 PER_TUNNEL = 256
 """Forwards that a tunnel keeps; one without connections makes room."""

@@ -20,14 +20,8 @@ from hub.resets import reset_of
 from hub.shells import Shell, Shells, Terminal, until_first
 from protocol.aio import Channel, Handler, Stream, Tunnel
 from protocol.errors import RemoteProtocolError, ResetCode, StreamReset, TunnelClosed
-from protocol.messages import (
-    ClientForward,
-    ClientListen,
-    ClientShell,
-    Open,
-    PtyFromHub,
-    PtyFromNode,
-)
+from protocol.messages import ClientForward, ClientListen, ClientShell, Open
+from protocol.record_types import PtyFromHub, PtyFromNode
 
 
 @dataclass(frozen=True, slots=True)

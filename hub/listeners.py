@@ -23,7 +23,8 @@ from hub.registry import Registry
 from hub.resets import reset_of
 from protocol.aio import Channel, ResetCode, Stream, StreamReset, TunnelClosed
 from protocol.errors import LocalProtocolError, RemoteProtocolError
-from protocol.messages import Arrival, Listen, Listening, Message
+from protocol.messages import Arrival, Listen, Message
+from protocol.record_types import Listening
 
 ANSWER_S = 15.0
 """How long a node may take to open a port."""

@@ -42,7 +42,8 @@ from protocol.errors import (
     StreamReset,
     TunnelClosed,
 )
-from protocol.messages import Exited, Pty, PtyFromHub, PtyFromNode, Screen
+from protocol.messages import Pty
+from protocol.record_types import Exited, PtyFromHub, PtyFromNode, Screen
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,8 @@ import msgspec
 
 from edge_agent.processes import Process, process_from_stat
 from edge_agent.users import Account
-from protocol.messages import Exec, Exited
+from protocol.messages import Exec
+from protocol.record_types import Exited
 
 _RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _STREAMS = ("stdout", "stderr")

@@ -29,10 +29,10 @@ from protocol.aio import (
     StreamReset,
     TunnelClosed,
 )
-from protocol.messages import (
+from protocol.messages import Exec
+from protocol.record_types import (
     Acknowledge,
     Cancel,
-    Exec,
     ExecFromHub,
     ExecFromNode,
     Exited,

@@ -34,7 +34,8 @@ from edge_agent.commands.starts import Starts
 from edge_agent.commands.wrapper import check, start
 from edge_agent.processes import Process, boot_id, end_session, wait_end
 from edge_agent.users import Account
-from protocol.messages import Exec, Exited
+from protocol.messages import Exec
+from protocol.record_types import Exited
 
 _log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from edge_agent.metrics.collectors import Unit
 from edge_agent.metrics.sampler import Point
-from protocol.messages import Sample, Schema, Series
+from protocol.record_types import Sample, Schema, Series
 
 _SCALE: dict[Unit, float] = {
     "percent": 0.1,

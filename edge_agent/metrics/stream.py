@@ -15,7 +15,7 @@ from typing import TypeAlias
 from edge_agent.metrics.frames import sample_of, schema_of
 from edge_agent.metrics.sampler import Sampler
 from protocol.aio import Channel, RemoteProtocolError, StreamReset, TunnelClosed
-from protocol.messages import MetricsFromAgent, Rate, Schema
+from protocol.record_types import MetricsFromAgent, Rate, Schema
 
 _log = logging.getLogger(__name__)
 

@@ -19,7 +19,8 @@ from edge_agent.packages.watch import while_open
 from edge_agent.policy import Refused
 from protocol.aio import Channel, ResetCode, Stream
 from protocol.archive_rules import ArchiveFormat, ArchiveRefused, valid_name
-from protocol.messages import Accepted, Install, Installed, InstallFromNode, Progress
+from protocol.messages import Install
+from protocol.record_types import Accepted, Installed, InstallFromNode, Progress
 
 _log = logging.getLogger(__name__)
 _Hub = Channel[InstallFromNode, Accepted]

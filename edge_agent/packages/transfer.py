@@ -21,14 +21,14 @@ from edge_agent.packages.room import PackageRoom
 from edge_agent.packages.watch import while_open
 from edge_agent.policy import Refused
 from protocol.aio import Channel, ResetCode, Stream
-from protocol.messages import (
+from protocol.messages import Transfer
+from protocol.record_types import (
     ChunkDigests,
     ChunkPart,
     ChunkRefused,
     ChunkStored,
     Missing,
     Stored,
-    Transfer,
     TransferFromHub,
     TransferFromNode,
 )

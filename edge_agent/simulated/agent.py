@@ -24,20 +24,16 @@ from edge_agent.state import StateDir
 from protocol.aio import Channel, GoAwayCode, ProtocolError, Stream, Tunnel, TunnelClosed
 from protocol.frames import Hello
 from protocol.guard import LIMITS_OF_HUB
-from protocol.messages import (
+from protocol.messages import Exec, Message, Metrics, Open, Report
+from protocol.record_types import (
     Accepted,
     Acknowledge,
-    Exec,
     ExecFromHub,
     ExecFromNode,
     Exited,
-    Message,
-    Metrics,
     MetricsFromAgent,
-    Open,
     Output,
     Rate,
-    Report,
     Started,
 )
 from protocol.session import Side

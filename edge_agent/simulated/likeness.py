@@ -11,7 +11,8 @@ import time
 import zlib
 from functools import cache
 
-from protocol.messages import Disk, Facts, Sample, Schema, Series
+from protocol.messages import Disk, Facts
+from protocol.record_types import Sample, Schema, Series
 
 VERBS = ["exec"]
 _GIB = 1024**3

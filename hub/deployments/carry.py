@@ -16,15 +16,14 @@ from typing import TypeVar, assert_never
 from hub.deployments.chunks import ChunkReader
 from hub.store.packages import ArtifactRow
 from protocol.aio import Channel, RemoteProtocolError, ResetCode, StreamReset
-from protocol.messages import (
+from protocol.messages import Install, Message
+from protocol.record_types import (
     ChunkDigests,
     ChunkPart,
     ChunkRefused,
     ChunkStored,
-    Install,
     Installed,
     InstallFromNode,
-    Message,
     Missing,
     Progress,
     Stored,

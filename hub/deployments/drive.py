@@ -24,7 +24,8 @@ from hub.store.packages import ArtifactRow
 from hub.tasks.arrivals import Arrivals
 from protocol.aio import LocalProtocolError, RemoteProtocolError, StreamReset, TunnelClosed
 from protocol.errors import ResetCode
-from protocol.messages import Install, Installed, InstallFromNode, Transfer, TransferFromNode
+from protocol.messages import Install, Transfer
+from protocol.record_types import Installed, InstallFromNode, TransferFromNode
 
 logger = logging.getLogger(__name__)
 

@@ -25,7 +25,8 @@ from hub.core import Hub
 from hub.errors import BadRequest, HubError
 from hub.shells import Shell, Terminal, until_first
 from protocol.errors import StreamReset, TunnelClosed
-from protocol.messages import Cells, Input, Name, Resize
+from protocol.messages import Cells, Name
+from protocol.record_types import Input, Resize
 
 logger = logging.getLogger(__name__)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from protocol.messages import Sample, Schema
+from protocol.record_types import Sample, Schema
 
 NAME_LIMIT = 200
 UNIT_LIMIT = 32

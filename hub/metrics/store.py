@@ -27,7 +27,7 @@ from hub.metrics.history import History, NodeHistory
 from hub.metrics.series import NodeSchema, RefusedMetrics, checked_schema, outside
 from hub.metrics.spark import NO_SPARK, Spark, SparkRing
 from protocol.aio import Channel, ProtocolError, ResetCode, StreamReset, TunnelClosed
-from protocol.messages import MetricsFromAgent, Rate, Sample, Schema
+from protocol.record_types import MetricsFromAgent, Rate, Sample, Schema
 
 logger = logging.getLogger(__name__)
 

@@ -31,10 +31,10 @@ from protocol.errors import (
     StreamReset,
     TunnelClosed,
 )
-from protocol.messages import (
+from protocol.messages import Exec
+from protocol.record_types import (
     Acknowledge,
     Cancel,
-    Exec,
     ExecFromHub,
     ExecFromNode,
     Exited,

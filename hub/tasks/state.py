@@ -17,7 +17,7 @@ from hub.tasks.feed import Feed
 from hub.tasks.output import Kept
 from hub.tasks.spec import TaskSpec
 from protocol.aio import Channel
-from protocol.messages import ExecFromHub, ExecFromNode
+from protocol.record_types import ExecFromHub, ExecFromNode
 
 
 class RunState(StrEnum):

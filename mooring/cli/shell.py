@@ -15,15 +15,8 @@ from mooring.cli.refusals import connection_ended, refusal
 from mooring.cli.terminal import Escape, keys, on_resize, raw_terminal, terminal_size
 from mooring.sdk.async_client import AsyncClient
 from protocol.aio import Channel, ProtocolError, ResetCode, StreamReset, TunnelClosed
-from protocol.messages import (
-    ClientShell,
-    Exited,
-    Input,
-    PtyFromHub,
-    PtyFromNode,
-    Resize,
-    Screen,
-)
+from protocol.messages import ClientShell
+from protocol.record_types import Exited, Input, PtyFromHub, PtyFromNode, Resize, Screen
 
 app = typer.Typer(add_completion=False)
 Pty: TypeAlias = Channel[PtyFromHub, PtyFromNode]

@@ -19,7 +19,8 @@ from mooring.sdk.forwarding import Link
 from mooring.sdk.waits import Waits
 from protocol.aio import Channel, ProtocolError, ResetCode, Stream, StreamReset
 from protocol.aio.tcp import TcpEnd, carry
-from protocol.messages import ClientArrival, ClientListen, Listening, Message, Open
+from protocol.messages import ClientArrival, ClientListen, Message, Open
+from protocol.record_types import Listening
 
 logger = logging.getLogger(__name__)
 

@@ -13,7 +13,8 @@ from edge_agent.commands.run import handle_exec
 from edge_agent.commands.runs import Limits, Runs
 from edge_agent.policy import Policy, PolicyFile, default_policy
 from protocol.aio import Channel, Stream, Tunnel, memory_pair
-from protocol.messages import Exec, ExecFromHub, ExecFromNode, Exited, Message, Output
+from protocol.messages import Exec, Message
+from protocol.record_types import ExecFromHub, ExecFromNode, Exited, Output
 
 HubEnd: TypeAlias = Callable[..., AbstractAsyncContextManager[Tunnel]]
 ExecChannel: TypeAlias = Channel[ExecFromHub, ExecFromNode]

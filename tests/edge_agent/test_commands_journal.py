@@ -6,7 +6,8 @@ from edge_agent.commands.argv import NotStarted, resolve_argv, start_directory
 from edge_agent.commands.journal import Request, RunFiles, is_run_name, parse_status
 from edge_agent.commands.starts import SLOTS, Starts
 from edge_agent.users import find_account
-from protocol.messages import Exec, Exited
+from protocol.messages import Exec
+from protocol.record_types import Exited
 
 STAT = "42 (sh) S 1 42 42 0 -1 0 0 0 0 0 0 0 0 0 20 0 1 0 12345 0 0"
 

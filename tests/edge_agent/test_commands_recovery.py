@@ -14,7 +14,8 @@ from edge_agent.commands.journal import Request, RunFiles
 from edge_agent.commands.starts import Starts
 from edge_agent.processes import boot_id
 from edge_agent.users import find_account
-from protocol.messages import Cancel, Exec, Exited, Output, Started
+from protocol.messages import Exec
+from protocol.record_types import Cancel, Exited, Output, Started
 from tests.edge_agent.conftest import HubEnd, bytes_of, exited, open_exec, records_until_end
 
 AGENT = """

@@ -12,15 +12,8 @@ from edge_agent.commands.run import handle_exec
 from edge_agent.commands.runs import Limits, Runs
 from edge_agent.policy import Policy, PolicyFile
 from protocol.aio import ResetCode, StreamReset
-from protocol.messages import (
-    Acknowledge,
-    Cancel,
-    Exec,
-    Exited,
-    Output,
-    Started,
-    Stdin,
-)
+from protocol.messages import Exec
+from protocol.record_types import Acknowledge, Cancel, Exited, Output, Started, Stdin
 from tests.edge_agent.conftest import (
     ExecChannel,
     HubEnd,

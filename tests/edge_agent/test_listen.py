@@ -12,7 +12,8 @@ import edge_agent.listen
 from edge_agent.listen import Listeners, handle_listen
 from edge_agent.policy import Policy, PolicyFile
 from protocol.aio import Channel, ResetCode, Stream, StreamReset, Tunnel, memory_pair
-from protocol.messages import Arrival, Listen, Listening, Message, Open
+from protocol.messages import Arrival, Listen, Message, Open
+from protocol.record_types import Listening
 from tests.edge_agent.conftest import write_policy
 
 Arrive = Callable[[Arrival, Stream], Awaitable[None]]

@@ -13,7 +13,8 @@ from edge_agent.metrics.frames import sample_of, schema_of
 from edge_agent.metrics.sampler import Point, Sampler
 from edge_agent.metrics.stream import stream_metrics
 from protocol.aio import Channel, Stream, Tunnel, memory_pair
-from protocol.messages import Metrics, MetricsFromAgent, Open, Rate, Sample, Schema
+from protocol.messages import Metrics, Open
+from protocol.record_types import MetricsFromAgent, Rate, Sample, Schema
 from protocol.records import encode
 
 

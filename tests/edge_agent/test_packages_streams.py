@@ -16,20 +16,17 @@ from edge_agent.packages import PackageRoom, handle_install, handle_transfer
 from edge_agent.packages import transfer as transfers
 from edge_agent.policy import Policy, PolicyFile
 from protocol.aio import Channel, ResetCode, Stream, StreamReset, Tunnel, memory_pair
-from protocol.messages import (
+from protocol.messages import Install, Message, Open, Transfer
+from protocol.record_types import (
     ChunkDigests,
     ChunkPart,
     ChunkRefused,
     ChunkStored,
-    Install,
     Installed,
     InstallFromNode,
-    Message,
     Missing,
-    Open,
     Progress,
     Stored,
-    Transfer,
     TransferFromHub,
     TransferFromNode,
 )

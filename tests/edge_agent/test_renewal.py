@@ -29,7 +29,8 @@ from edge_agent.renewal import (
 )
 from edge_agent.state import StateDir, StateError
 from protocol.aio import Channel, ResetCode, Stream, StreamReset, memory_pair
-from protocol.messages import Certificate, Message, Open, Renew
+from protocol.messages import Message, Open, Renew
+from protocol.record_types import Certificate
 
 WEEK = 7 * 86400.0
 Answer = Callable[[bytes], Certificate | None]

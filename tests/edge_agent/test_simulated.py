@@ -16,16 +16,8 @@ from edge_agent.simulated.orders import Tally
 from edge_agent.state import StateDir, StateError
 from protocol.aio import Channel, ResetCode, StreamReset, Tunnel
 from protocol.aio.memory import memory_pair
-from protocol.messages import (
-    Acknowledge,
-    Exec,
-    ExecFromHub,
-    ExecFromNode,
-    Exited,
-    Output,
-    Pty,
-    Started,
-)
+from protocol.messages import Exec, Pty
+from protocol.record_types import Acknowledge, ExecFromHub, ExecFromNode, Exited, Output, Started
 
 
 @pytest.fixture

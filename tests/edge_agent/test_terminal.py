@@ -10,7 +10,8 @@ import pytest
 from edge_agent.policy import Policy, PolicyFile
 from edge_agent.terminal import handle_pty
 from protocol.aio import Channel, ResetCode, StreamReset, Tunnel
-from protocol.messages import Exited, Input, Pty, PtyFromHub, PtyFromNode, Resize, Screen
+from protocol.messages import Pty
+from protocol.record_types import Exited, Input, PtyFromHub, PtyFromNode, Resize, Screen
 from tests.edge_agent.conftest import hub_end, write_policy
 
 PtyChannel = Channel[PtyFromHub, PtyFromNode]

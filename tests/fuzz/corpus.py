@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from edge_agent.policy import default_policy
-from protocol import frames, messages, records
+from protocol import frames, messages, record_types, records
 from protocol.errors import ResetCode
 from tests.archives import make_tar, make_zip, tar_special
 from tests.fuzz.targets import RECORDS
@@ -85,10 +85,10 @@ def _open(message: messages.Open) -> bytes:
 
 def _records() -> dict[str, bytes]:
     samples: tuple[tuple[object, messages.Message], ...] = (
-        (messages.PtyFromHub, messages.Input(data=b"ls\n")),
-        (messages.PtyFromHub, messages.Resize(rows=24, columns=80)),
-        (messages.PtyFromNode, messages.Screen(data=b"$ ")),
-        (messages.Rate, messages.Rate(interval_s=1)),
+        (record_types.PtyFromHub, record_types.Input(data=b"ls\n")),
+        (record_types.PtyFromHub, record_types.Resize(rows=24, columns=80)),
+        (record_types.PtyFromNode, record_types.Screen(data=b"$ ")),
+        (record_types.Rate, record_types.Rate(interval_s=1)),
     )
     found = {}
     for kind, message in samples:

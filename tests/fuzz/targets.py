@@ -18,7 +18,7 @@ from hub.client_hello import Incomplete, NotTls, alpn_protocols
 from hub.errors import InvalidTarget
 from hub.listener import plain_answer
 from hub.targets.parse import parse as parse_target
-from protocol import frames, messages
+from protocol import frames, messages, record_types
 from protocol.archive_rules import ArchiveLimits, ArchiveRefused
 from protocol.archives import format_of, walk
 from protocol.errors import RemoteProtocolError
@@ -31,9 +31,10 @@ SMALL = ArchiveLimits(
     entries=50, unpacked_bytes=200_000, ratio_free_bytes=10_000, path_bytes=100, depth=8
 )
 RECORDS: tuple[object, ...] = (
-    messages.ExecFromHub, messages.ExecFromNode, messages.PtyFromHub, messages.PtyFromNode,
-    messages.TransferFromHub, messages.TransferFromNode, messages.InstallFromNode,
-    messages.MetricsFromAgent, messages.Rate, messages.Accepted, messages.Certificate,
+    record_types.ExecFromHub, record_types.ExecFromNode, record_types.PtyFromHub,
+    record_types.PtyFromNode, record_types.TransferFromHub, record_types.TransferFromNode,
+    record_types.InstallFromNode, record_types.MetricsFromAgent, record_types.Rate,
+    record_types.Accepted, record_types.Certificate,
 )  # fmt: skip
 _PARSERS: dict[int, Callable[[frames.Frame], object]] = {
     Type.HELLO: frames.parse_hello,

@@ -16,20 +16,8 @@ from hub.forwards import Forwards
 from hub.shells import Shells
 from hub.store.engine import Store
 from protocol.aio import Channel, Handler, ResetCode, Stream, StreamReset, Tunnel, memory_pair
-from protocol.messages import (
-    ClientForward,
-    ClientOpen,
-    ClientShell,
-    Exited,
-    Forward,
-    HubOpenAtClient,
-    Input,
-    Open,
-    PtyFromHub,
-    PtyFromNode,
-    Resize,
-    Screen,
-)
+from protocol.messages import ClientForward, ClientOpen, ClientShell, Forward, HubOpenAtClient, Open
+from protocol.record_types import Exited, Input, PtyFromHub, PtyFromNode, Resize, Screen
 from tests.hub.test_shells import Terminals, shells_of
 from tests.hub.world import OPERATOR, VIEWER, World, make_world, until
 

@@ -38,15 +38,13 @@ from hub.packages import Packages, UploadSpec
 from hub.store import deployments as queries
 from hub.store.engine import Store
 from protocol.aio import Channel, ResetCode, Stream, StreamReset
-from protocol.messages import (
+from protocol.messages import Install, Open, Transfer
+from protocol.record_types import (
     ChunkDigests,
     ChunkStored,
-    Install,
     Installed,
     Missing,
-    Open,
     Progress,
-    Transfer,
     TransferFromHub,
 )
 from tests.archives import make_tar, make_zip

@@ -21,7 +21,7 @@ from hub.core import Hub
 from hub.live import fleet, live
 from hub.metrics.series import checked_schema
 from hub.nodes import NodeChange
-from protocol.messages import Sample, Schema, Series
+from protocol.record_types import Sample, Schema, Series
 from tests.hub.conftest import URL
 from tests.hub.test_nodes import OLGA, join
 

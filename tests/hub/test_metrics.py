@@ -17,7 +17,8 @@ from hub.metrics.history import BYTES_LIMIT, PIECES_LIMIT, NodeHistory
 from hub.metrics.rows import Rows
 from hub.metrics.series import RefusedMetrics, checked_schema
 from protocol.aio import Channel, ProtocolError, Stream, StreamReset, Tunnel, memory_pair
-from protocol.messages import Metrics, MetricsFromAgent, Open, Rate, Sample, Schema, Series
+from protocol.messages import Metrics, Open
+from protocol.record_types import MetricsFromAgent, Rate, Sample, Schema, Series
 
 NOW = 1_800_000_000.0
 SCHEMA = Schema(

@@ -9,7 +9,8 @@ import pytest
 from hub.authz import Role
 from hub.core import Hub
 from hub.metrics.series import checked_schema
-from protocol.messages import Facts, InstalledPackage, Report, Sample, Schema, Series
+from protocol.messages import Facts, InstalledPackage, Report
+from protocol.record_types import Sample, Schema, Series
 from tests.hub.conftest import ClientFor
 from tests.hub.test_nodes import join
 

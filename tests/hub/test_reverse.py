@@ -16,15 +16,8 @@ from hub.forwards import Forwards
 from hub.listeners import Listeners
 from hub.store.engine import Store
 from protocol.aio import Channel, ResetCode, Stream, StreamReset, Tunnel
-from protocol.messages import (
-    Arrival,
-    ClientArrival,
-    ClientListen,
-    Listen,
-    Listening,
-    Message,
-    Open,
-)
+from protocol.messages import Arrival, ClientArrival, ClientListen, Listen, Message, Open
+from protocol.record_types import Listening
 from tests.hub.test_clients import client, echo, reset_of
 from tests.hub.test_forwards import ADMIN
 from tests.hub.world import VIEWER, World, make_world, until

@@ -11,15 +11,8 @@ from hub.errors import Conflict, Forbidden, NodeOffline, NotFound
 from hub.shells import Limits, Shells, Terminal
 from hub.store.engine import Store
 from protocol.aio import Channel, ResetCode, Stream, StreamReset
-from protocol.messages import (
-    Exited,
-    Input,
-    Open,
-    Pty,
-    PtyFromHub,
-    PtyFromNode,
-    Screen,
-)
+from protocol.messages import Open, Pty
+from protocol.record_types import Exited, Input, PtyFromHub, PtyFromNode, Screen
 from tests.hub.world import OPERATOR, VIEWER, World, make_world
 
 

@@ -20,7 +20,8 @@ from hub.core import Hub
 from hub.live.shell import UNACKNOWLEDGED_BYTES
 from hub.store import schema
 from protocol.aio import Channel, Handler, Stream, memory_pair
-from protocol.messages import Exited, Open, PtyFromHub, PtyFromNode, Resize, Screen
+from protocol.messages import Open
+from protocol.record_types import Exited, PtyFromHub, PtyFromNode, Resize, Screen
 from tests.hub.conftest import URL
 from tests.hub.test_shells import Terminals
 

@@ -16,16 +16,8 @@ from hub.store.engine import Store
 from hub.tasks import Tasks, TaskSpec, drive
 from hub.tasks.output import HEAD_BYTES, TAIL_BYTES
 from protocol.aio import ResetCode, Stream
-from protocol.messages import (
-    Acknowledge,
-    Cancel,
-    Exec,
-    Exited,
-    Open,
-    Output,
-    Started,
-    Stdin,
-)
+from protocol.messages import Exec, Open
+from protocol.record_types import Acknowledge, Cancel, Exited, Output, Started, Stdin
 from tests.hub.world import (
     OPERATOR,
     VIEWER,

@@ -21,18 +21,8 @@ from hub.shells import Terminal
 from hub.store.engine import Store
 from hub.tasks import Run, Task, TaskSpec
 from protocol.aio import Channel, Handler, Stream
-from protocol.messages import (
-    ClientForward,
-    ClientShell,
-    Exec,
-    Forward,
-    Input,
-    Open,
-    Pty,
-    PtyFromHub,
-    PtyFromNode,
-    Screen,
-)
+from protocol.messages import ClientForward, ClientShell, Exec, Forward, Open, Pty
+from protocol.record_types import Input, PtyFromHub, PtyFromNode, Screen
 from tests.hub.test_clients import client
 from tests.hub.test_shells import shells_of
 from tests.hub.world import OPERATOR, World, finished, make_world

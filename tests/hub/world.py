@@ -24,18 +24,8 @@ from hub.store import schema
 from hub.store.engine import Store
 from hub.tasks import Task, Tasks
 from protocol.aio import Channel, Handler, Stream, Tunnel, memory_pair
-from protocol.messages import (
-    Arrival,
-    Exec,
-    ExecFromHub,
-    ExecFromNode,
-    Exited,
-    Forward,
-    Listen,
-    Open,
-    Output,
-    Started,
-)
+from protocol.messages import Arrival, Exec, Forward, Listen, Open
+from protocol.record_types import ExecFromHub, ExecFromNode, Exited, Output, Started
 
 OPERATOR = Subject("olga", Role.OPERATOR, "u1", "token", "t1", "192.0.2.1")
 VIEWER = Subject("vera", Role.VIEWER, "u2", "token", "t2")

@@ -10,7 +10,8 @@ import pytest
 from mooring.sdk import reverse, waits
 from mooring.sdk.reverse import Reverse
 from protocol.aio import Channel, ResetCode, Stream, StreamReset, Tunnel
-from protocol.messages import ClientArrival, ClientListen, Listening, Message, Open
+from protocol.messages import ClientArrival, ClientListen, Message, Open
+from protocol.record_types import Listening
 from tests.mooring.memory import memory_link
 
 

@@ -17,7 +17,7 @@ from certs.authority import Authority
 from certs.contexts import agent_context, hub_tunnel_context
 from certs.keys import make_key_and_csr
 from certs.servers import Role, keep_current
-from protocol import messages
+from protocol import messages, record_types
 from protocol.aio import (
     Channel,
     GoAwayCode,
@@ -230,18 +230,22 @@ async def test_a_handler_that_fails_resets_its_stream_and_nothing_else(
 
 async def test_records_travel_both_ways(join: Join) -> None:
     async def shout(_: messages.Open, stream: Stream) -> None:
-        channel: Channel[messages.Screen, messages.Input] = Channel(stream, messages.Input)
+        channel: Channel[record_types.Screen, record_types.Input] = Channel(
+            stream, record_types.Input
+        )
         while (typed := await channel.receive()) is not None:
-            await channel.send(messages.Screen(data=typed.data.upper()))
+            await channel.send(record_types.Screen(data=typed.data.upper()))
 
     async with join(shout) as (_, accepted):
         stream = await accepted.open(messages.Pty(session="s"))
-        channel: Channel[messages.Input, messages.Screen] = Channel(stream, messages.Screen)
+        channel: Channel[record_types.Input, record_types.Screen] = Channel(
+            stream, record_types.Screen
+        )
         for word in (b"one", b"two"):
-            await channel.send(messages.Input(data=word))
+            await channel.send(record_types.Input(data=word))
         assert [await channel.receive(), await channel.receive()] == [
-            messages.Screen(data=b"ONE"),
-            messages.Screen(data=b"TWO"),
+            record_types.Screen(data=b"ONE"),
+            record_types.Screen(data=b"TWO"),
         ]
         channel.finish()
         assert await channel.receive() is None
@@ -249,13 +253,13 @@ async def test_records_travel_both_ways(join: Join) -> None:
 
 async def test_a_record_of_the_wrong_type_resets_the_stream(join: Join) -> None:
     async def expects_input(_: messages.Open, stream: Stream) -> None:
-        await Channel[messages.Screen, messages.Input](stream, messages.Input).receive()
+        await Channel[record_types.Screen, record_types.Input](stream, record_types.Input).receive()
 
     async with join(expects_input) as (_, accepted):
-        channel: Channel[messages.Cancel, messages.Screen] = Channel(
-            await accepted.open(messages.Pty(session="s")), messages.Screen
+        channel: Channel[record_types.Cancel, record_types.Screen] = Channel(
+            await accepted.open(messages.Pty(session="s")), record_types.Screen
         )
-        await channel.send(messages.Cancel())
+        await channel.send(record_types.Cancel())
         with pytest.raises(StreamReset) as caught:
             await channel.receive()
         assert caught.value.code is ResetCode.PROTOCOL
@@ -267,7 +271,9 @@ async def test_fin_inside_a_record_is_a_violation() -> None:
 
     async with memory_pair(cut_off) as (_, accepted):
         stream = await accepted.open(messages.Pty(session="s"))
-        channel: Channel[messages.Input, messages.Screen] = Channel(stream, messages.Screen)
+        channel: Channel[record_types.Input, record_types.Screen] = Channel(
+            stream, record_types.Screen
+        )
         with pytest.raises(RemoteProtocolError, match="inside a record"):
             await channel.receive()
 

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 import protocol
-from protocol import frames, messages, records
+from protocol import frames, messages, record_types, records
 from protocol.errors import GoAwayCode, ResetCode
 from protocol.opens import OpenDecoder
 
@@ -41,7 +41,7 @@ WRITTEN = {
         frames.GoAway(code=GoAwayCode.SHUTDOWN, retry_after_s=30.0)
     ),
     "an unknown type that may be ignored": bytes.fromhex("7f80000000000000"),
-    "record `in` with `ls`": records.encode(messages.Input(data=b"ls")),
+    "record `in` with `ls`": records.encode(record_types.Input(data=b"ls")),
 }
 
 
@@ -71,5 +71,5 @@ def test_the_golden_payloads_mean_what_they_say() -> None:
     assert (code, body.retry_after_s) == (GoAwayCode.SHUTDOWN, 30.0)
     hello = frames.parse_hello(parsed["HELLO, software `mooring/0.1.0`, 64 streams"])
     assert (hello.software, hello.max_streams) == ("mooring/0.1.0", 64)
-    reader: records.RecordReader[messages.Input] = records.RecordReader(messages.Input)
-    assert list(reader.feed(GOLDEN["record `in` with `ls`"])) == [messages.Input(data=b"ls")]
+    reader: records.RecordReader[record_types.Input] = records.RecordReader(record_types.Input)
+    assert list(reader.feed(GOLDEN["record `in` with `ls`"])) == [record_types.Input(data=b"ls")]

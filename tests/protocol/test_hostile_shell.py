@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from protocol import frames, messages
+from protocol import frames, messages, record_types
 from protocol.aio import (
     Channel,
     Handler,
@@ -74,8 +74,8 @@ async def test_a_record_that_never_ends_is_reset(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr("protocol.aio.channel.HALF_DONE_S", 0.0)
 
     async def receive(_: messages.Open, stream: Stream) -> None:
-        await Channel[messages.Message, messages.MetricsFromAgent](
-            stream, messages.MetricsFromAgent
+        await Channel[messages.Message, record_types.MetricsFromAgent](
+            stream, record_types.MetricsFromAgent
         ).receive()
 
     async with memory_pair(None, receive) as (dialled, accepted):
@@ -92,15 +92,17 @@ async def test_a_record_that_waits_for_us_is_not_hurried() -> None:
     received = asyncio.Event()
 
     async def slow(_: messages.Open, stream: Stream) -> None:
-        channel = Channel[messages.Screen, messages.Input](stream, messages.Input)
+        channel = Channel[record_types.Screen, record_types.Input](stream, record_types.Input)
         await channel.receive()
         received.set()
         await asyncio.Event().wait()
 
     async with memory_pair(slow) as (dialled, accepted):
         stream = await accepted.open(messages.Pty(session="s"))
-        whole = messages.Input(data=b"x")
-        await Channel[messages.Input, messages.Screen](stream, messages.Screen).send(whole)
+        whole = record_types.Input(data=b"x")
+        await Channel[record_types.Input, record_types.Screen](stream, record_types.Screen).send(
+            whole
+        )
         await stream.write(b"\x00\x00")  # the next one has begun
         await received.wait()
         assert [served.due for served in dialled._streams.values()] == [None]

@@ -6,7 +6,7 @@ import hypothesis.strategies as st
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from protocol import messages, records
+from protocol import messages, record_types, records
 from protocol.errors import RemoteProtocolError, ResetCode
 from protocol.events import DataReceived, StreamFinished, StreamOpened, StreamWasReset
 from protocol.frames import Hello
@@ -208,18 +208,18 @@ def test_any_open_payload_is_decoded_or_reset(payload: bytes) -> None:
 
 
 RECORDS = [
-    messages.Output(stream=1, offset=0, data=b"x" * 100),
-    messages.Exited(exit_code=0),
-    messages.Started(pid=1, started_at=0.5),
-    messages.Output(stream=2, offset=7, data=b""),
+    record_types.Output(stream=1, offset=0, data=b"x" * 100),
+    record_types.Exited(exit_code=0),
+    record_types.Started(pid=1, started_at=0.5),
+    record_types.Output(stream=2, offset=7, data=b""),
 ]
 
 
 @given(st.lists(st.integers(1, 60), max_size=20))
 def test_records_survive_any_split(cuts: list[int]) -> None:
     wire = b"".join(records.encode(record) for record in RECORDS)
-    reader: records.RecordReader[messages.ExecFromNode] = records.RecordReader(
-        messages.ExecFromNode
+    reader: records.RecordReader[record_types.ExecFromNode] = records.RecordReader(
+        record_types.ExecFromNode
     )
     got, at = [], 0
     for cut in [*cuts, len(wire)]:
@@ -231,7 +231,7 @@ def test_records_survive_any_split(cuts: list[int]) -> None:
 
 @given(st.binary(max_size=400))
 def test_any_bytes_are_records_or_a_violation(data: bytes) -> None:
-    reader: records.RecordReader[messages.Input] = records.RecordReader(messages.Input)
+    reader: records.RecordReader[record_types.Input] = records.RecordReader(record_types.Input)
     try:
         list(reader.feed(data))
     except RemoteProtocolError:

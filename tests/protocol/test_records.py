@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from protocol.errors import RemoteProtocolError
-from protocol.messages import Input
+from protocol.record_types import Input
 from protocol.records import RecordReader, encode
 
 

@@ -12,7 +12,7 @@ from mooring.cli.places import Place
 from mooring.cli.settings import settings_of
 from mooring.cli.units import age, size, when
 from mooring.sdk import Client, calls
-from mooring.sdk.models import OpenForward
+from mooring.sdk.ways import OpenForward
 
 app = typer.Typer(cls=TargetOrCommand, add_completion=False)
 ID = Annotated[str, typer.Argument(metavar="ID", help="From the list.")]

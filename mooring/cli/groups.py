@@ -9,7 +9,7 @@ import typer
 from mooring.cli.output import confirm, note, print_json, print_table
 from mooring.cli.settings import settings_of
 from mooring.sdk import Client, calls
-from mooring.sdk.calls import Call
+from mooring.sdk.call import Call
 from mooring.sdk.models import Group
 
 app = typer.Typer(add_completion=False)

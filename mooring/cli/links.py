@@ -11,8 +11,8 @@ from mooring.cli.places import Place, check_bind, on_node
 from mooring.cli.settings import settings_of
 from mooring.cli.units import when
 from mooring.sdk import Client, calls
-from mooring.sdk.calls import Call
-from mooring.sdk.models import Link
+from mooring.sdk.call import Call
+from mooring.sdk.ways import Link
 
 app = typer.Typer(add_completion=False)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A link's name.")]

@@ -11,7 +11,7 @@ from mooring.cli.places import Place
 from mooring.cli.settings import settings_of
 from mooring.cli.units import size, when
 from mooring.sdk import Client, calls
-from mooring.sdk.models import PublishedService
+from mooring.sdk.ways import PublishedService
 
 app = typer.Typer(add_completion=False)
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A published service's name.")]

@@ -11,7 +11,7 @@ from mooring.cli.passwords import read_password
 from mooring.cli.settings import settings_of
 from mooring.cli.units import when
 from mooring.sdk import Client, calls
-from mooring.sdk.calls import Call
+from mooring.sdk.call import Call
 from mooring.sdk.models import User
 
 app = typer.Typer(add_completion=False)

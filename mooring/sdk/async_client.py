@@ -16,7 +16,7 @@ from typing import TypeVar
 import httpx
 
 from mooring.sdk import exchange, identity
-from mooring.sdk.calls import BASE, Call, Listing, Stream
+from mooring.sdk.call import BASE, Call, Listing, Stream
 from mooring.sdk.errors import (
     HubNotTrusted,
     HubUnreachable,

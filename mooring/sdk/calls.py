@@ -1,57 +1,17 @@
-"""Every route of the hub as a value: built here once, carried out by `Client` and `AsyncClient`.
+"""Each route of the hub, described once: a function gives the call that asks for it.
 
-A `Call[T]` is what to send and which type the answer has; `Client.call` gives a T. `Listing[T]` is
-read page by page with `each`, `Stream[T]` is a live sequence for `stream`. Names of nodes, tasks
-and so on are quoted here; a node is given by name or id.
+`Client` and `AsyncClient` carry calls out. Names of nodes, tasks and so on are quoted here; a node
+is given by name or id.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any, Generic, TypeAlias, TypeVar
 from urllib.parse import quote
 
 from mooring.sdk import models as m
-
-T = TypeVar("T")
-Query: TypeAlias = Mapping[str, str | int | float | None]
-BASE = "/api/v1"
-PAGE_SIZE = 500  # the most that the hub gives at once
-
-
-@dataclass(frozen=True, slots=True)
-class Call(Generic[T]):
-    """One request and the type of its answer."""
-
-    method: str
-    path: str
-    returns: type[T]
-    query: Query = field(default_factory=dict)
-    body: object = None
-
-
-@dataclass(frozen=True, slots=True)
-class Listing(Generic[T]):
-    """A list that comes in pages."""
-
-    path: str
-    returns: type[m.Page[T]]
-    query: Query = field(default_factory=dict)
-
-    def page(self, cursor: str | None = None, limit: int = PAGE_SIZE) -> Call[m.Page[T]]:
-        """Ask for one page, beginning at `cursor`."""
-        query = {**self.query, "limit": limit, "cursor": cursor}
-        return Call("GET", self.path, self.returns, query)
-
-
-@dataclass(frozen=True, slots=True)
-class Stream(Generic[T]):
-    """A sequence of JSON objects, one per line, that goes on until its subject ends."""
-
-    path: str
-    yields: Any
-    """The Struct or union of Structs that a line holds."""
+from mooring.sdk.call import BASE, Call, Listing, Stream
+from mooring.sdk.ways import Link, OpenForward, PublishedService
 
 
 def _part(name: str) -> str:
@@ -255,14 +215,14 @@ def kill_session(session_id: str) -> Call[None]:
     return Call("DELETE", f"{BASE}/sessions/{_part(session_id)}", type(None))
 
 
-def forwards() -> Listing[m.OpenForward]:
+def forwards() -> Listing[OpenForward]:
     """List what is being forwarded."""
-    return Listing(f"{BASE}/forwards", m.Page[m.OpenForward])
+    return Listing(f"{BASE}/forwards", m.Page[OpenForward])
 
 
-def forward(forward_id: str) -> Call[m.OpenForward]:
+def forward(forward_id: str) -> Call[OpenForward]:
     """Show one forward."""
-    return Call("GET", f"{BASE}/forwards/{_part(forward_id)}", m.OpenForward)
+    return Call("GET", f"{BASE}/forwards/{_part(forward_id)}", OpenForward)
 
 
 def close_forward(forward_id: str) -> Call[None]:
@@ -270,14 +230,14 @@ def close_forward(forward_id: str) -> Call[None]:
     return Call("DELETE", f"{BASE}/forwards/{_part(forward_id)}", type(None))
 
 
-def links() -> Listing[m.Link]:
+def links() -> Listing[Link]:
     """List the links between nodes."""
-    return Listing(f"{BASE}/links", m.Page[m.Link])
+    return Listing(f"{BASE}/links", m.Page[Link])
 
 
-def link(name: str) -> Call[m.Link]:
+def link(name: str) -> Call[Link]:
     """Show one link."""
-    return Call("GET", f"{BASE}/links/{_part(name)}", m.Link)
+    return Call("GET", f"{BASE}/links/{_part(name)}", Link)
 
 
 def create_link(
@@ -289,7 +249,7 @@ def create_link(
     to_port: int,
     bind: str = "127.0.0.1",
     host: str = "127.0.0.1",
-) -> Call[m.Link]:
+) -> Call[Link]:
     """Listen on `bind`:`port` of one node and come out at `host`:`to_port` of the other."""
     body = {
         "name": name,
@@ -300,12 +260,12 @@ def create_link(
         "host": host,
         "to_port": to_port,
     }
-    return Call("POST", f"{BASE}/links", m.Link, body=body)
+    return Call("POST", f"{BASE}/links", Link, body=body)
 
 
-def change_link(name: str, *, enabled: bool) -> Call[m.Link]:
+def change_link(name: str, *, enabled: bool) -> Call[Link]:
     """Open a link's port, or close it."""
-    return Call("PATCH", f"{BASE}/links/{_part(name)}", m.Link, body={"enabled": enabled})
+    return Call("PATCH", f"{BASE}/links/{_part(name)}", Link, body={"enabled": enabled})
 
 
 def remove_link(name: str) -> Call[None]:
@@ -313,14 +273,14 @@ def remove_link(name: str) -> Call[None]:
     return Call("DELETE", f"{BASE}/links/{_part(name)}", type(None))
 
 
-def published() -> Listing[m.PublishedService]:
+def published() -> Listing[PublishedService]:
     """List the published services."""
-    return Listing(f"{BASE}/published", m.Page[m.PublishedService])
+    return Listing(f"{BASE}/published", m.Page[PublishedService])
 
 
-def published_service(name: str) -> Call[m.PublishedService]:
+def published_service(name: str) -> Call[PublishedService]:
     """Show one published service."""
-    return Call("GET", f"{BASE}/published/{_part(name)}", m.PublishedService)
+    return Call("GET", f"{BASE}/published/{_part(name)}", PublishedService)
 
 
 def publish(
@@ -333,11 +293,11 @@ def publish(
     verify: bool = False,
     host_name: str | None = None,
     keep_host: bool = False,
-) -> Call[m.PublishedService]:
+) -> Call[PublishedService]:
     """Show a node's HTTP service to everybody who is signed in and may forward."""
     body: dict[str, object] = {"name": name, "node": node, "host": host, "port": port}
     body |= {"scheme": scheme, "verify": verify, "host_name": host_name, "keep_host": keep_host}
-    return Call("POST", f"{BASE}/published", m.PublishedService, body=body)
+    return Call("POST", f"{BASE}/published", PublishedService, body=body)
 
 
 def withdraw(name: str) -> Call[None]:

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import httpx
 import msgspec
 
-from mooring.sdk.calls import PAGE_SIZE, Call
+from mooring.sdk.call import PAGE_SIZE, Call
 from mooring.sdk.errors import HubNotTrusted, HubUnreachable, InternalError, error_of
 from mooring.sdk.identity import Identity
 

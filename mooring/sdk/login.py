@@ -13,6 +13,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from mooring.sdk import calls, exchange
+from mooring.sdk.call import BASE
 from mooring.sdk.client import Client
 from mooring.sdk.errors import HubNotTrusted
 from mooring.sdk.identity import Identity
@@ -27,7 +28,7 @@ def fetch_ca(url: str) -> str:
     """
     try:
         with httpx.Client(verify=False, trust_env=False, timeout=exchange.TIMEOUT) as http:  # noqa: S501  # the fingerprint is compared
-            response = http.get(f"{url}{calls.BASE}/ca")
+            response = http.get(f"{url}{BASE}/ca")
     except httpx.HTTPError as error:
         raise exchange.failure_of(error, url) from error
     exchange.check(response.status_code, response.content, response.headers)

@@ -2,9 +2,9 @@
 
 The receiver gives credit back only for bytes that the application has *read*. A window is doubled,
 at most once per round trip, while it is smaller than what is read in two round trips: beyond that
-it would only queue. The tunnel's and the process's `Budget` bound what is promised beyond the
-initial windows; the initial ones are promised to every stream, so `Holdings` bounds what really
-waits, of all windows.
+it would only queue. For a near peer it stays: there the first window is not what limits. The
+tunnel's and the process's `Budget` bound what is promised beyond the initial windows; the initial
+ones are promised to every stream, so `Holdings` bounds what really waits, of all windows.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ INITIAL_WINDOW = (
     64 * 1024
 )  # bytes; the same for every stream, so that 256 of them fit a tunnel's budget
 MAX_WINDOW = 8 * 1024 * 1024
+NEAR_S = 0.001  # a shorter round trip is the machines' own delay, not that of a link
 LARGE = 1024 * 1024  # bytes; from here on credit goes back in smaller parts of a window
 MEASURE_S = 0.01  # the shortest time over which a stream's rate means something
 SLACK = 1024  # bytes
@@ -79,12 +80,15 @@ class SendWindow:
 class ReceiveWindow:
     """How many bytes the peer may still send us, and when to give credit back."""
 
-    __slots__ = ("_budget", "_piece", "_read", "_read_since", "_unreturned", "credit", "size")
+    __slots__ = (
+        "_budget", "_near_piece", "_piece", "_read", "_read_since", "_unreturned", "credit", "size",
+    )  # fmt: skip
 
     def __init__(self, budget: Budget, now: float) -> None:
         self.size = INITIAL_WINDOW
         self.credit = INITIAL_WINDOW
         self._piece = INITIAL_WINDOW // 2 - SLACK
+        self._near_piece = 3 * INITIAL_WINDOW // 4 - SLACK
         self._unreturned = 0
         self._budget = budget
         self._read = 0
@@ -100,8 +104,9 @@ class ReceiveWindow:
     def consumed(self, size: int, now: float, rtt_s: float) -> int:
         """Count `size` bytes that the application has read; return the credit to send, or 0.
 
-        Credit goes back in pieces of half a window, of a large one a quarter, or just so much less
-        that frames of a little below 64 KiB, which senders make, add up to it.
+        Credit goes back in pieces of half a window, of a large one a quarter, to a near peer three
+        quarters, or just so much less that frames of a little below 64 KiB, which senders make,
+        add up to it.
 
         Args:
             size: bytes.
@@ -110,11 +115,12 @@ class ReceiveWindow:
         """
         self._unreturned += size
         self._read += size
-        if self._unreturned < self._piece:
+        is_near = 0.0 < rtt_s < NEAR_S
+        if self._unreturned < (self._near_piece if is_near else self._piece):
             return 0
         elapsed = now - self._read_since
         if elapsed >= max(rtt_s, MEASURE_S):
-            if self.size * elapsed < 2 * self._read * rtt_s:
+            if not is_near and self.size * elapsed < 2 * self._read * rtt_s:
                 self.grow(self.size)
             self._read = 0
             self._read_since = now
@@ -128,6 +134,7 @@ class ReceiveWindow:
             return False
         self.size += extra
         self._piece = self.size // (4 if self.size >= LARGE else 2) - SLACK
+        self._near_piece = 3 * self.size // 4 - SLACK
         self._unreturned += extra
         return True
 

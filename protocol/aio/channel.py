@@ -1,4 +1,4 @@
-"""Typed records on a stream: a `Channel` sends and receives the Structs of `protocol.record_types`."""
+"""Typed records on a stream: a `Channel` carries the Structs of `protocol.record_types`."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from protocol.windows import (
     INITIAL_WINDOW,
     LARGE,
     MAX_WINDOW,
+    NEAR_S,
     SLACK,
     TUNNEL_BUDGET,
     Budget,
@@ -63,6 +64,14 @@ class TestReceive:
         assert window.consumed(LARGE // 4 - SLACK - 1, 1.0, 0.1) == 0
         assert window.consumed(1, 1.0, 0.1) == LARGE // 4 - SLACK
 
+    def test_credit_of_a_near_peer_returns_in_three_quarters(self) -> None:
+        window = ReceiveWindow(Budget(0), 0.0)
+        window.received(INITIAL_WINDOW)
+        piece = 3 * INITIAL_WINDOW // 4 - SLACK
+        assert window.consumed(piece - 1, 1.0, NEAR_S / 2) == 0
+        assert window.consumed(1, 1.0, NEAR_S / 2) == piece
+        assert INITIAL_WINDOW - piece > 16 * 1024, "a sender may wait with less credit"
+
     def test_more_than_the_credit_is_refused_and_not_counted(self) -> None:
         window = ReceiveWindow(Budget(0), 0.0)
         assert not window.received(INITIAL_WINDOW + 1)
@@ -83,8 +92,8 @@ class TestReceive:
         rate, rtt_s = 100 * 2**20, 0.1
         assert share(rate, rtt_s) > 0.8 * MAX_WINDOW / (rate * rtt_s)
 
-    def test_a_short_path_keeps_small_windows_however_fast_it_is(self) -> None:
-        assert settle(500e6, 0.0002) <= 256 * 1024
+    def test_a_near_peer_keeps_the_first_window_however_fast_it_is(self) -> None:
+        assert settle(2e9, 0.9 * NEAR_S) == INITIAL_WINDOW
 
     def test_no_window_passes_the_maximum(self) -> None:
         assert settle(1e9, 0.2) == MAX_WINDOW

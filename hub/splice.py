@@ -71,14 +71,18 @@ class _End:
     def received(self, data: Bytes) -> None:
         size = len(data)
         self._count.size_bytes += size
-        self.other.waiting += size
-        self.other.drained(self.other.stream.push(Blank.around(data)))
+        other = self.other
+        other.waiting += size
+        pending = other.stream.push(Blank.around(data))
+        if pending != other.waiting:  # else it was told already, or everything waits
+            other.drained(pending)
 
     def drained(self, pending: int) -> None:
         if sent := self.waiting - pending:
             self.waiting = pending
             self.other.stream.consumed(sent)
-            self._end_if_done()
+            if self._count.ended or self.other._count.ended:
+                self._end_if_done()
 
     def finished(self) -> None:
         self._count.ended = True

@@ -74,7 +74,7 @@ class Continuity:
         self._again.extend(entries)
 
     def resume(self, received: int) -> Resumption:
-        """Go on with a peer that has so many of our frames; `again` gives what it lacks.
+        """Go on with a peer that has so many of our frames; `due` gives what it lacks.
 
         Raises:
             RemoteProtocolError: it can't have so many.
@@ -84,10 +84,6 @@ class Continuity:
         left = [entry for entry in self._again if entry[0] not in resumption.broken]
         self._again = deque([*resumption.again, *left])
         return resumption
-
-    def again(self) -> tuple[int, Sent] | None:
-        """The next frame to send again, and its stream."""
-        return self._again.popleft() if self._again else None
 
     def sent(self, stream_id: int, frame: Sent) -> None:
         """Keep a frame of a stream that goes out."""
@@ -105,12 +101,12 @@ class Continuity:
         """Have an ACK sent, if there is something to say."""
         self._owes_ack = self._replay is not None and self._unacknowledged > 0
 
-    def ack(self) -> bytes | None:
-        """The ACK that is due."""
-        if not self._owes_ack:
-            return None
-        self._owes_ack, self._unacknowledged = False, 0
-        return frames.ack(self._received)
+    def due(self) -> tuple[int, Sent] | None:
+        """The ACK that is due (stream 0), or else the next frame to send again and its stream."""
+        if self._owes_ack:
+            self._owes_ack, self._unacknowledged = False, 0
+            return 0, frames.ack(self._received)
+        return self._again.popleft() if self._again else None
 
     def acknowledged(self, count: int) -> bool:
         """The peer has so many of our frames; False when that is no news.

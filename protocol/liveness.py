@@ -23,7 +23,7 @@ class Liveness:
 
     __slots__ = (
         "_connected_at", "_dialled", "_greeted", "_jitter", "_next_ping", "_ping_sent",
-        "_rtts_seen", "_shortest_rtt_s", "heard_at", "rtt_s",
+        "_rtts_seen", "_shortest_rtt_s", "heard_at", "rtt_s", "shortest_rtt_s",
     )  # fmt: skip
 
     def __init__(self, now: float, jitter: Callable[[], float], *, dialled: bool) -> None:
@@ -41,17 +41,14 @@ class Liveness:
         self._next_ping = now + PING_INTERVAL_S
         self._ping_sent: float | None = None
         self._rtts_seen = 0
-        self._shortest_rtt_s = math.inf
+        self.shortest_rtt_s = 0.0
+        """Of this connection, a longer one may have waited in our own queue; 0: not known yet."""
+        self._shortest_rtt_s = math.inf  # of the early ones
 
     def greeted(self, now: float) -> None:
         """The peer said HELLO: learn the round-trip time at once."""
         self._greeted = True
         self._next_ping = now
-
-    @property
-    def shortest_rtt_s(self) -> float:
-        """Of this connection, a longer one may have waited in our own queue; 0: not known yet."""
-        return self._shortest_rtt_s if self._rtts_seen >= EARLY_PINGS else 0.0
 
     def deadline(self) -> float:
         """When something is due next."""
@@ -102,4 +99,6 @@ class Liveness:
         self._rtts_seen += 1
         if self._rtts_seen < EARLY_PINGS:
             self._next_ping = now + EARLY_PING_INTERVAL_S
+        else:
+            self.shortest_rtt_s = self._shortest_rtt_s
         return True

@@ -64,7 +64,8 @@ class Replay:
         self._sent += 1
         cost = len(frame) + ENTRY_BYTES
         is_mark = frame[0] in _MARKS
-        if not self.is_possible or (is_mark and self._marks_bytes + cost > MARKS_BUDGET):
+        possible = self._acknowledged >= self._unkept
+        if not possible or (is_mark and self._marks_bytes + cost > MARKS_BUDGET):
             self.clear()
             self._unkept = self._sent
             return

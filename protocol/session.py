@@ -47,6 +47,9 @@ from protocol.windows import TUNNEL_BUDGET, Budget, ReceiveWindow
 VERSION = 1
 MAX_CONTROL_FRAMES = 1024
 
+_OPEN = State.OPEN  # plain names where every frame passes: enums cost more than the frame
+_RECEIVING = (State.OPEN, State.FINISHED_LOCAL)
+
 
 class Side(Enum):
     """Who dialled: the dialling side opens odd stream ids, the accepting side even ones."""
@@ -141,7 +144,8 @@ class Session:
         stream = self._own(stream_id)
         if stream.fin_queued:
             raise LocalProtocolError(f"stream {stream_id} was finished")
-        stream.happens(Happening.SEND_DATA)
+        if stream.state is not _OPEN:
+            stream.happens(Happening.SEND_DATA)
         if size := frames.payload_size(data):
             stream.pending.append(data)
             stream.pending_bytes += size
@@ -167,17 +171,17 @@ class Session:
     def consumed(self, stream_id: int, size: int, now: float) -> int:
         """The application has read `size` bytes of the stream; return the credit that goes back."""
         stream = self._streams.get(stream_id)
-        if stream is None or stream.state not in (State.OPEN, State.FINISHED_LOCAL):
+        if stream is None or stream.state not in _RECEIVING:
             return 0
         credit = stream.receive.consumed(size, now, self._liveness.shortest_rtt_s)
         if credit:
             self._queue_control(frames.window(stream_id, credit), stream_id)
         return credit
 
-    def pending(self, stream_id: int) -> int:
-        """How many bytes wait to be sent on the stream; 0 when it is gone."""
+    def pending(self, stream_id: int) -> int | None:
+        """How many bytes wait to be sent on the stream; None when it is gone."""
         stream = self._streams.get(stream_id)
-        return 0 if stream is None else stream.pending_bytes
+        return None if stream is None else stream.pending_bytes
 
     def go_away(self, code: GoAwayCode, reason: str = "", retry_after_s: float = 0.0) -> None:
         """Queue GOAWAY: no new streams either way; the caller closes the transport."""
@@ -260,10 +264,8 @@ class Session:
             return 0, self._goes_out(0, self._greetings.popleft())
         if not self._greeted:
             return None
-        if (ack := self._continuity.ack()) is not None:
-            return 0, self._goes_out(0, ack)
-        if (again := self._continuity.again()) is not None:
-            return 0, self._goes_out(*again)
+        if (due := self._continuity.due()) is not None:
+            return 0, self._goes_out(*due)
         if self._control:
             return 0, self._goes_out(*self._control.popleft())
         chosen = self._scheduler.next()
@@ -402,7 +404,8 @@ class Session:
             return
         size = len(frame.payload)
         if size:
-            stream.happens(Happening.RECEIVE_DATA)
+            if stream.state is not _OPEN:
+                stream.happens(Happening.RECEIVE_DATA)
             if not stream.receive.received(size):
                 self._overrun(stream)
                 return

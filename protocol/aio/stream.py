@@ -144,7 +144,9 @@ class Stream:
 
     def consumed(self, size: int) -> None:
         """Give the peer credit for `size` bytes that were read, or that the sink has passed on."""
-        self._let_go(size)
+        self.held -= min(size, self.held)
+        if self.held != self._counted:
+            self._count()
         self._tunnel.consumed(self.id, size)
 
     def finish(self) -> None:
@@ -192,7 +194,8 @@ class Stream:
         self.held += len(data)
         if self._sink is not None:
             self._sink.received(data)
-            self._count()  # what went on at once never waited
+            if self.held != self._counted:  # what went on at once never waited
+                self._count()
             return
         unread = self._unread
         if len(data) < CRUMB and unread and len(unread[-1]) < CRUMB:
@@ -205,18 +208,17 @@ class Stream:
     def drop(self) -> None:
         """Nobody will read what waits."""
         self._unread.clear()
-        self._let_go(self.held)
-
-    def _let_go(self, size: int) -> None:
-        self.held -= min(size, self.held)
+        self.held = 0
         self._count()
 
     def _count(self) -> None:
-        """Tell the tunnel how much waits now, if that is news."""
+        """Tell the tunnel how much waits now."""
         change = self.held - self._counted
-        if change:
-            self._counted = self.held
-            (self._holding.add if change > 0 else self._holding.remove)(abs(change))
+        self._counted = self.held
+        if change > 0:
+            self._holding.add(change)
+        else:
+            self._holding.remove(-change)
 
     def __del__(self) -> None:
         # A stream that nobody refers to can't be read: what waited in it is no longer held.

@@ -254,7 +254,7 @@ class Tunnel:
         """Queue bytes; return how many of the stream wait now."""
         self._session.send(stream_id, data)
         self._flush()
-        return self._session.pending(stream_id)
+        return self._session.pending(stream_id) or 0
 
     def finish(self, stream_id: int) -> None:
         """Queue FIN."""
@@ -451,8 +451,10 @@ class Tunnel:
             stream_id, frame = chosen
             transport.send(frame)
             if stream_id and (stream := self._streams.get(stream_id)) is not None:
-                stream.drained(session.pending(stream_id))
-                self._forget_if_closed(stream_id)
+                pending = session.pending(stream_id)
+                stream.drained(pending or 0)
+                if pending is None:  # that was its last frame
+                    self._streams.pop(stream_id, None)
 
     def _flush_later(self) -> None:
         self._flush_scheduled = False

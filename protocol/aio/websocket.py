@@ -45,6 +45,7 @@ TLS_BUFFER = 5 * (
 USER_TIMEOUT_MS = 35_000  # the kernel gives up on a peer that takes nothing for so long
 READ_BUFFER = 4 * 1024  # grows to a frame's size on demand: idle tunnels stay small
 
+_BINARY = WSMsgType.BINARY  # a plain name where every frame passes
 _wire_log = logging.getLogger("picows")
 _wire_log.setLevel(logging.ERROR)  # it warns at every back-pressure
 
@@ -106,7 +107,7 @@ class WebSocketTransport:
 
     def send(self, message: bytes | bytearray) -> None:
         """Send one binary message."""
-        self._websocket.send(WSMsgType.BINARY, message)
+        self._websocket.send(_BINARY, message)
 
     def buffered(self) -> int:
         """Bytes that wait in user space."""
@@ -144,7 +145,7 @@ class _TunnelListener(WSListener):
     def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
         if self._carrier is None or not self._tunnel.carried_by(self._carrier):
             return
-        if frame.msg_type is WSMsgType.BINARY and frame.fin:
+        if frame.msg_type is _BINARY and frame.fin:
             self._tunnel.received(frame.get_payload_as_memoryview())
         elif frame.msg_type is WSMsgType.CLOSE:
             transport.send_close(WSCloseCode.OK)

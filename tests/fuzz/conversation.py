@@ -142,7 +142,7 @@ class Conversation:
 
     def _send(self, end: _End) -> bool:
         stream, size = self._stream(end), _SIZES[self._byte() % len(_SIZES)]
-        if end.session.pending(stream) < 200_000:
+        if (end.session.pending(stream) or 0) < 200_000:
             end.session.send(stream, bytes(size))
             end.sent[stream] = end.sent.get(stream, 0) + size
         return True

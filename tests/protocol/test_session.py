@@ -157,7 +157,7 @@ class TestStreams:  # SPEC §4.2, §4.3
             StreamOpened(stream, COMMAND),
             StreamWasReset(stream, ResetCode.CANCELLED, "no longer"),
         ]
-        assert pair.hub.pending(stream) == 0
+        assert pair.hub.pending(stream) is None
         assert pair.hub.stream_ids == pair.agent.stream_ids == []
 
     def test_frames_that_crossed_a_reset_are_ignored(self, pair: Pair) -> None:
@@ -428,7 +428,7 @@ class TestOrder:  # SPEC §5.3
         pair.settle()
         pair.hub.send(stalled, bytes(4 * LARGE_WINDOW[Class.FORWARD]))
         pair.settle()
-        assert pair.hub.pending(stalled) > 0
+        assert pair.hub.pending(stalled)
         pair.take("agent")
         for _ in range(100):
             pair.hub.send(lively, bytes(16 * 1024))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.policy import Policy, PolicyFile, Refused
 from protocol.aio import ResetCode, Stream, StreamReset, TunnelClosed
-from protocol.aio.tcp import TcpEnd, carry, dial
+from protocol.aio.tcp import TcpEnd, carry
 from protocol.messages import CONFIRMED, Forward
 
 if TYPE_CHECKING:
@@ -49,10 +49,11 @@ async def handle_forward(opening: Forward, stream: Stream, policy: PolicyFile) -
 async def _connect(opening: Forward, policy: Policy) -> TcpEnd:
     """Connect to the first address that is allowed and answers."""
     allowed = _allowed(opening, await _resolve(opening.host, opening.port), policy)
+    loop = asyncio.get_running_loop()
     for address in allowed[:-1]:
         with contextlib.suppress(OSError):
-            return await dial(address, opening.port)
-    return await dial(allowed[-1], opening.port)
+            return (await loop.create_connection(TcpEnd, address, opening.port))[1]
+    return (await loop.create_connection(TcpEnd, allowed[-1], opening.port))[1]
 
 
 def _allowed(opening: Forward, addresses: Sequence[str], policy: Policy) -> list[str]:

@@ -16,8 +16,6 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-import aiofastnet
-
 from edge_agent.forward import carry_or_reset
 from edge_agent.forward_rules import parse_address
 from edge_agent.policy import PolicyFile, Refused
@@ -229,7 +227,7 @@ async def _accept(server: socket.socket) -> tuple[socket.socket, tuple[str, int]
 async def _end_of(client: socket.socket) -> TcpEnd:
     loop = asyncio.get_running_loop()
     try:
-        return (await aiofastnet.connect_accepted_socket(loop, TcpEnd, client))[1]
+        return (await loop.connect_accepted_socket(TcpEnd, client))[1]
     except BaseException:
         client.close()
         raise

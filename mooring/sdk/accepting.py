@@ -10,8 +10,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
 
-import aiofastnet
-
 
 class Connected(Protocol):
     """A connection that is to be served."""
@@ -69,8 +67,8 @@ async def accepting(
 
         loop = asyncio.get_running_loop()
         try:
-            server = await aiofastnet.create_server(
-                loop, lambda: protocol(accepted), bind, port, backlog=BACKLOG
+            server = await loop.create_server(
+                lambda: protocol(accepted), bind, port, backlog=BACKLOG
             )
             try:
                 yield [sock.getsockname()[:2] for sock in server.sockets]

@@ -18,7 +18,7 @@ from mooring.sdk.accepting import MAX_CONNECTIONS
 from mooring.sdk.forwarding import Link
 from mooring.sdk.waits import Waits
 from protocol.aio import Channel, ProtocolError, ResetCode, Stream, StreamReset
-from protocol.aio.tcp import carry, dial
+from protocol.aio.tcp import TcpEnd, carry
 from protocol.messages import ClientArrival, ClientListen, Message, Open
 from protocol.record_types import Listening
 
@@ -89,10 +89,11 @@ class Reverse:
 
     async def _serve(self, opened: Open, stream: Stream) -> None:
         assert isinstance(opened, ClientArrival), "the tunnel accepts nothing else"
+        loop = asyncio.get_running_loop()
         async with self._slots:
             try:
                 async with asyncio.timeout(CONNECT_S):
-                    end = await dial(self.host, self.port)
+                    _, end = await loop.create_connection(TcpEnd, self.host, self.port)
                 await carry(end, stream)
             except OSError as error:
                 reason = error.strerror or str(error) or "timed out"

@@ -1,7 +1,7 @@
 """Joins a TCP connection to a stream: bytes both ways, each way ended by itself.
 
-    end = await dial(host, port)
-    server = await aiofastnet.create_server(loop, lambda: TcpEnd(serve), ...)  # calls serve(end)
+    end = (await loop.create_connection(TcpEnd, host, port))[1]    # dialled
+    server = await loop.create_server(lambda: TcpEnd(serve), ...)  # accepted: serve(end) is called
     await carry(end, stream)
 
 The rule it guards: a slow side slows the other one. The socket is read only while less than
@@ -13,11 +13,8 @@ is made per piece. Before an end is carried it takes one read at most.
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Callable
 from typing import cast
-
-import aiofastnet
 
 from protocol.aio.stream import WRITE_HIGH, WRITE_LOW, Stream
 from protocol.errors import ProtocolError
@@ -30,11 +27,7 @@ PIECE_BYTES = 64 * 1024 - 16  # with its frame's and WebSocket's headers just fo
 
 
 class TcpEnd(asyncio.BufferedProtocol):
-    """The TCP side of a carried stream; a protocol of asyncio, for dialled and accepted sockets.
-
-    Its transport must be aiofastnet's: that tries to send at once and copies what is left, while
-    uvloop's would keep a view of memory that is used again.
-    """
+    """The TCP side of a carried stream; a protocol of asyncio, for dialled and accepted sockets."""
 
     def __init__(self, accepted: Callable[[TcpEnd], object] | None = None) -> None:
         """`accepted` is called with the end once it is connected; it must not wait."""
@@ -88,7 +81,7 @@ class TcpEnd(asyncio.BufferedProtocol):
         """Pass bytes to the socket; their credit waits while it is full (`Sink`)."""
         if self._error is not None:
             return
-        self._open().write(data)
+        self._open().write(bytes(data))
         if self._full:
             self._owed += len(data)
         else:
@@ -192,21 +185,6 @@ class TcpEnd(asyncio.BufferedProtocol):
             self._error = error
             if self._done is not None and not self._done.done():
                 self._done.set_exception(error)
-
-
-async def dial(host: str, port: int) -> TcpEnd:
-    """Connect to `host:port`.
-
-    Raises:
-        OSError: nobody answers.
-    """
-    loop = asyncio.get_running_loop()
-    try:
-        return (await aiofastnet.create_connection(loop, TcpEnd, host, port))[1]
-    except OSError as error:
-        if error.errno is None or error.errno <= 0:
-            raise
-        raise OSError(error.errno, os.strerror(error.errno)) from None  # not "Connect call failed"
 
 
 async def carry(end: TcpEnd, stream: Stream) -> None:

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-import aiofastnet
 import pytest
 
 from protocol.aio import ResetCode, Stream, StreamReset, TunnelClosed, memory_pair
@@ -46,11 +45,8 @@ async def carried(far: Far) -> AsyncIterator[Joined]:
             except (StreamReset, TunnelClosed, OSError) as error:
                 outcome.set_result(error)
 
-        server = await aiofastnet.create_server(
-            asyncio.get_running_loop(),
-            lambda: TcpEnd(lambda end: tasks.create_task(run(end))),
-            "127.0.0.1",
-            0,
+        server = await asyncio.get_running_loop().create_server(
+            lambda: TcpEnd(lambda end: tasks.create_task(run(end))), "127.0.0.1", 0
         )
         reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
         try:
@@ -134,7 +130,7 @@ async def test_a_stream_that_is_not_read_stops_the_socket() -> None:
     near.setblocking(False)
     async with memory_pair(deaf) as (_, tunnel):
         end = TcpEnd()
-        await aiofastnet.connect_accepted_socket(loop, lambda: end, far)
+        await loop.connect_accepted_socket(lambda: end, far)
         stream = await tunnel.open(OPEN)
         with pytest.raises(ExceptionGroup) as caught:
             async with asyncio.TaskGroup() as tasks:
@@ -211,8 +207,8 @@ async def test_what_comes_before_an_end_is_carried_is_kept() -> None:
         got.set_result(await read_all(stream))
 
     accepted: asyncio.Future[TcpEnd] = asyncio.get_running_loop().create_future()
-    server = await aiofastnet.create_server(
-        asyncio.get_running_loop(), lambda: TcpEnd(accepted.set_result), "127.0.0.1", 0
+    server = await asyncio.get_running_loop().create_server(
+        lambda: TcpEnd(accepted.set_result), "127.0.0.1", 0
     )
     async with server, memory_pair(lambda _, stream: listen(stream)) as (_, tunnel):
         _, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
@@ -242,7 +238,7 @@ async def test_ten_thousand_short_connections_leave_nothing_behind() -> None:
             near, far = socket.socketpair()
             near.setblocking(False)
             end = TcpEnd()
-            await aiofastnet.connect_accepted_socket(loop, lambda: end, far)
+            await loop.connect_accepted_socket(lambda: end, far)
             near.send(b"x")
             near.shutdown(socket.SHUT_WR)
             async with await tunnel.open(OPEN) as stream:

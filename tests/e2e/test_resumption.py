@@ -21,11 +21,13 @@ from pathlib import Path
 
 import pytest
 
+from hub.artifacts import CHUNK_BYTES
+from hub.deployments.carry import WINDOW
 from tests.bench.peers.openssh import OpenSSH
 from tests.bench.programs import Missing
 from tests.e2e.mesh import MOORING, Mesh, Process, wait_for
 from tests.e2e.test_forwarding import address_of
-from tests.e2e.test_operator import echo_server
+from tests.e2e.test_operator import echo_server, make_package
 from tests.relay import Relay
 
 pytestmark = pytest.mark.e2e
@@ -50,6 +52,11 @@ class Cuttable:
         agent = self.mesh.start_agent(NODE)
         self.mesh.wait_status(NODE, "online")
         return agent
+
+    def restart_agent(self) -> Process:
+        """One that has not lost a connection yet: the next ones are dialled soon."""
+        self.mesh.agents[NODE].stop()
+        return self.start_agent()
 
     @property
     def env(self) -> dict[str, str]:
@@ -196,6 +203,98 @@ class TestSsh:
             finally:
                 ssh.kill()
                 server.stop()
+
+
+class Terminal:
+    """`mooring shell` on a terminal of its own, as a person has it."""
+
+    def __init__(self, env: dict[str, str], script: str) -> None:
+        self.shown = ""
+        self._keyboard, theirs = os.openpty()
+        argv = [MOORING, "shell", NODE, "--", "sh", "-c", script]
+        self._child = subprocess.Popen(
+            argv, stdin=theirs, stdout=theirs, stderr=theirs, env=env, start_new_session=True
+        )
+        os.close(theirs)
+
+    def __enter__(self) -> Terminal:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._child.kill()
+        self._child.wait()
+        os.close(self._keyboard)
+
+    def type(self, line: str) -> None:
+        os.write(self._keyboard, line.encode() + b"\r")
+
+    def read_until(self, text: str, timeout_s: float = 60) -> None:
+        deadline = time.monotonic() + timeout_s
+        while text not in self.shown:
+            left = deadline - time.monotonic()
+            assert left > 0, f"{text!r} was not shown: …{self.shown[-500:]}"
+            if select.select([self._keyboard], [], [], left)[0]:
+                self.shown += os.read(self._keyboard, 1 << 16).decode()
+
+    def exit_code(self) -> int:
+        return self._child.wait(60)
+
+
+class TestShells:
+    @pytest.mark.parametrize("side", ["agent", "client"])
+    def test_what_is_typed_and_what_is_printed_arrive_once_and_in_order(
+        self, place: Cuttable, tmp_path: Path, side: str
+    ) -> None:
+        relay = place.agent_relay if side == "agent" else place.client_relay
+        place.restart_agent()
+        over = tmp_path / "over"
+        script = f"""
+            stty -echo
+            (until test -e {over}; do i=$((i + 1)); echo count $i; sleep 0.01; done) &
+            while read line && test "$line" != over; do echo "typed $line"; done
+            touch {over}; wait; echo end; exit 3
+        """
+        typed = []
+        with Terminal(place.env, script) as terminal:
+            terminal.read_until("count 1\r\n")
+            for number in range(3):
+                for line in (f"before {number}", f"after {number}"):
+                    terminal.type(line)
+                    typed.append(f"typed {line}")
+                    if line.startswith("before"):
+                        wait_for(relay.cut, 30)
+                terminal.read_until(f"{typed[-1]}\r\n")
+            terminal.type("over")
+            terminal.read_until("end\r\n")
+            assert terminal.exit_code() == 3
+        shown = terminal.shown.splitlines()
+        assert [line for line in shown if line.startswith("typed")] == typed
+        counted = len(shown) - len(typed) - 1
+        assert [line for line in shown if line.startswith("count")] == [
+            f"count {number}" for number in range(1, counted + 1)
+        ]
+
+
+class TestDeployments:
+    def test_a_transfer_whose_connection_is_cut_goes_on_where_it_was(
+        self, place: Cuttable, tmp_path: Path
+    ) -> None:
+        agent, relay, mesh = place.restart_agent(), place.agent_relay, place.mesh
+        size, cuts = 24 << 20, 3
+        package = make_package(tmp_path / "big.tgz", "big", "1.0", size)
+        mesh.run("packages", "push", str(package))
+        said, carried = len(agent.text()), relay.carried
+        relay.cut_each(size // (cuts + 1), cuts)
+        mesh.run("--yes", "deploy", "big", NODE, timeout_s=120)
+        assert relay.cuts_left == 0
+        assert agent.text()[said:].count("the streams wait for another") == cuts
+        assert "the tunnel ended" not in agent.text()[said:]
+        assert relay.carried - carried < size + (cuts * WINDOW + 1) * CHUNK_BYTES, "sent again"
+        digest = hashlib.sha256(package.read_bytes()).hexdigest()
+        (kept,) = (mesh.agent_dir(NODE) / "artifacts").iterdir()
+        assert kept.name == digest == hashlib.sha256(kept.read_bytes()).hexdigest()
+        (shown,) = mesh.json("nodes", "show", NODE)["packages"]
+        assert (shown["name"], shown["version"]) == ("big", "1.0")
 
 
 class TestCommands:

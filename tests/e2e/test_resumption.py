@@ -10,6 +10,7 @@ import json
 import os
 import random
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -26,6 +27,7 @@ from hub.deployments.carry import WINDOW
 from tests.bench.peers.openssh import OpenSSH
 from tests.bench.programs import Missing
 from tests.e2e.mesh import MOORING, Mesh, Process, wait_for
+from tests.e2e.terminal import Counting, Terminal
 from tests.e2e.test_forwarding import address_of
 from tests.e2e.test_operator import echo_server, make_package
 from tests.relay import Relay
@@ -42,11 +44,14 @@ class Cuttable:
         self.agent_relay = Relay(self.mesh.port)
         self.client_relay = Relay(self.mesh.port)
         self.mesh.join(NODE)
-        config = self.mesh.agent_dir(NODE) / "agent.json"
-        whole = json.loads(config.read_text())
-        whole["hubs"] = [f"https://127.0.0.1:{self.agent_relay.port}"]
-        config.write_text(json.dumps(whole))
+        self.direct(NODE, f"https://127.0.0.1:{self.agent_relay.port}")
         self.start_agent()
+
+    def direct(self, agent: str, hub: str) -> None:
+        """Give an agent that does not run yet another address to dial."""
+        config = self.mesh.agent_dir(agent) / "agent.json"
+        whole = json.loads(config.read_text())
+        config.write_text(json.dumps(whole | {"hubs": [hub]}))
 
     def start_agent(self) -> Process:
         agent = self.mesh.start_agent(NODE)
@@ -205,41 +210,6 @@ class TestSsh:
                 server.stop()
 
 
-class Terminal:
-    """`mooring shell` on a terminal of its own, as a person has it."""
-
-    def __init__(self, env: dict[str, str], script: str) -> None:
-        self.shown = ""
-        self._keyboard, theirs = os.openpty()
-        argv = [MOORING, "shell", NODE, "--", "sh", "-c", script]
-        self._child = subprocess.Popen(
-            argv, stdin=theirs, stdout=theirs, stderr=theirs, env=env, start_new_session=True
-        )
-        os.close(theirs)
-
-    def __enter__(self) -> Terminal:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._child.kill()
-        self._child.wait()
-        os.close(self._keyboard)
-
-    def type(self, line: str) -> None:
-        os.write(self._keyboard, line.encode() + b"\r")
-
-    def read_until(self, text: str, timeout_s: float = 60) -> None:
-        deadline = time.monotonic() + timeout_s
-        while text not in self.shown:
-            left = deadline - time.monotonic()
-            assert left > 0, f"{text!r} was not shown: …{self.shown[-500:]}"
-            if select.select([self._keyboard], [], [], left)[0]:
-                self.shown += os.read(self._keyboard, 1 << 16).decode()
-
-    def exit_code(self) -> int:
-        return self._child.wait(60)
-
-
 class TestShells:
     @pytest.mark.parametrize("side", ["agent", "client"])
     def test_what_is_typed_and_what_is_printed_arrive_once_and_in_order(
@@ -247,32 +217,18 @@ class TestShells:
     ) -> None:
         relay = place.agent_relay if side == "agent" else place.client_relay
         place.restart_agent()
-        over = tmp_path / "over"
-        script = f"""
-            stty -echo
-            (until test -e {over}; do i=$((i + 1)); echo count $i; sleep 0.01; done) &
-            while read line && test "$line" != over; do echo "typed $line"; done
-            touch {over}; wait; echo end; exit 3
-        """
-        typed = []
-        with Terminal(place.env, script) as terminal:
+        counting, typed = Counting(tmp_path), []
+        with Terminal(place.env, NODE, counting.script) as terminal:
             terminal.read_until("count 1\r\n")
             for number in range(3):
-                for line in (f"before {number}", f"after {number}"):
-                    terminal.type(line)
-                    typed.append(f"typed {line}")
-                    if line.startswith("before"):
-                        wait_for(relay.cut, 30)
-                terminal.read_until(f"{typed[-1]}\r\n")
+                typed += [f"before {number}", f"after {number}"]
+                terminal.type(typed[-2])
+                wait_for(relay.cut, 30)
+                terminal.type(typed[-1])
+                terminal.read_until(f"typed {typed[-1]}\r\n")
             terminal.type("over")
-            terminal.read_until("end\r\n")
             assert terminal.exit_code() == 3
-        shown = terminal.shown.splitlines()
-        assert [line for line in shown if line.startswith("typed")] == typed
-        counted = len(shown) - len(typed) - 1
-        assert [line for line in shown if line.startswith("count")] == [
-            f"count {number}" for number in range(1, counted + 1)
-        ]
+        counting.check(terminal.shown, typed)
 
 
 class TestDeployments:
@@ -335,6 +291,49 @@ def test_a_link_waits_while_its_node_is_away_and_keeps_its_port(place: Cuttable)
             assert connection.recv(6, socket.MSG_WAITALL) == b"during"
             wait_for(lambda: mesh.json("links", "show", "own")["state"] == "up")
         mesh.run("links", "remove", "own")
+
+
+def another_boot(directory: Path) -> list[str]:
+    """Stands before a command that is to see another boot id; nothing unless root may mount."""
+    made = directory / "boot_id"
+    made.write_text("2b00711d-0000-4000-8000-000000000000\n")
+    inside = f'mount --bind {made} /proc/sys/kernel/random/boot_id && exec "$@"'
+    prefix = ["unshare", "--mount", "sh", "-c", inside, "sh"]
+    tried = subprocess.run([*prefix, "true"], capture_output=True)
+    return [] if tried.returncode else prefix
+
+
+class TestCopiedKeys:
+    """A thief has the node's state directory, and no session's name: that is kept in memory."""
+
+    def test_a_copy_gets_nothing_that_was_open_and_both_are_quarantined(
+        self, tmp_path: Path
+    ) -> None:
+        place = Cuttable(tmp_path / "mesh")
+        mesh = place.mesh
+        try:
+            shutil.copytree(mesh.agent_dir(NODE), mesh.agent_dir("copy"))
+            place.direct("copy", mesh.env["MOORING_URL"])
+            with Terminal(mesh.env, NODE, "echo shell $$.; read line; echo $line") as shell:
+                shell.read_until(".\r\n")
+                process = shell.shown.removeprefix("shell ").removesuffix(".\r\n")
+                place.agent_relay.refuse()
+                mesh.wait_status(NODE, "offline")
+                shell.type("secret")
+                thief = mesh.start_agent("copy", prefix=another_boot(tmp_path))
+                assert shell.exit_code() != 0
+            assert "newer tunnel of this node took over" in shell.shown
+            assert "secret" not in shell.shown
+            place.agent_relay.admit()
+            mesh.wait_status(NODE, "quarantined", 60)
+            wait_for(lambda: not Path("/proc", process).exists())
+            wait_for(lambda: "two machines use this node's key" in thief.text())
+            wait_for(lambda: "refused: quarantined" in mesh.agents[NODE].text())
+            events = mesh.get(f"/api/v1/nodes/{NODE}/events")["items"]
+            assert "node.quarantined" in [event["kind"] for event in events]
+            assert "quarantined" in mesh.run("exec", NODE, "--", "true", code=1).stderr
+        finally:
+            place.close()
 
 
 class TestStopping:

@@ -185,9 +185,8 @@ class TestSsh:
             server = OpenSSH(tmp_path / "sshd")
         except Missing as reason:
             pytest.skip(str(reason))
-        config = str(server.directory / "ssh_config")
-        proxy = f"ProxyCommand={MOORING} ssh-proxy {NODE} %p"
-        argv = ["ssh", "-F", config, "-o", proxy, "node", "cat"]
+        place.restart_agent()
+        argv = server.command("-o", f"ProxyCommand={MOORING} ssh-proxy {NODE} %p", "node", "cat")
         with subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=place.env, bufsize=0
         ) as ssh:
@@ -338,7 +337,7 @@ class TestCopiedKeys:
 
 class TestStopping:
     def test_an_agent_that_waits_for_its_hub_stops_at_once(self, place: Cuttable) -> None:
-        agent = place.mesh.agents[NODE]
+        agent = place.restart_agent()
         place.agent_relay.swallow()
         place.agent_relay.cut()
         came = place.agent_relay.accepted

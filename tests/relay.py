@@ -17,10 +17,13 @@ class Relay:
     def __init__(self, target: int) -> None:
         self.accepted = 0
         """How many connections came in so far."""
+        self.carried = 0
+        """How many bytes it took from either side so far."""
         self._target = target
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._admits = self._answers = True
+        self._cut_at: list[int] = []
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._server.getsockname()[1]
         self._thread = threading.Thread(target=self._accept, daemon=True)
@@ -33,6 +36,16 @@ class Relay:
         for end in ends:
             _drop(end)
         return len(ends)
+
+    def cut_each(self, size: int, times: int) -> None:
+        """Cut by itself each time that so many more bytes were carried; returns at once."""
+        with self._lock:
+            self._cut_at = [self.carried + size * number for number in range(times, 0, -1)]
+
+    @property
+    def cuts_left(self) -> int:
+        """How many of those are to come."""
+        return len(self._cut_at)
 
     def refuse(self) -> None:
         """Cut, and reset whoever comes from now on."""
@@ -88,12 +101,21 @@ class Relay:
 
     def _carry(self, source: socket.socket, sink: socket.socket) -> None:
         with suppress(OSError):
-            while data := source.recv(PIECE):
+            while (data := source.recv(PIECE)) and not self._is_due(len(data)):
                 sink.sendall(data)
         for end in (source, sink):
             with self._lock:
                 self._open.discard(end)
             _drop(end)
+
+    def _is_due(self, size: int) -> bool:
+        """Count what came in; whether its connection is to be cut now."""
+        with self._lock:
+            self.carried += size
+            if not self._cut_at or self.carried < self._cut_at[-1]:
+                return False
+            self._cut_at.pop()
+            return True
 
 
 def _drop(end: socket.socket) -> None:

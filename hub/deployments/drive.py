@@ -21,8 +21,8 @@ from hub.node_reports import clean_text
 from hub.nodes import Nodes
 from hub.registry import Registry
 from hub.store.packages import ArtifactRow
-from hub.tasks.arrivals import Arrivals
-from protocol.aio import LocalProtocolError, RemoteProtocolError, StreamReset, TunnelClosed
+from hub.tasks.arrivals import Arrivals, was_cut
+from protocol.aio import ProtocolError, StreamReset
 from protocol.errors import ResetCode
 from protocol.messages import Install, Transfer
 from protocol.record_types import Installed, InstallFromNode, TransferFromNode
@@ -89,13 +89,13 @@ class Driver:
             except NodeOffline as error:
                 if step.state is StepState.QUEUED and not deployment.resumed:
                     return Ending(StepState.SKIPPED, str(error))
-            except TunnelClosed as error:
+            except ProtocolError as error:
+                if not was_cut(error):
+                    faults += 1
+                    if faults == ATTEMPTS or _is_refusal(error):
+                        return Ending(StepState.FAILED, clean_text(str(error)))
+                    continue
                 logger.info("deployment %s: %s: %s", deployment.row.id, step.node_name, error)
-            except (StreamReset, RemoteProtocolError, LocalProtocolError) as error:
-                faults += 1
-                if faults == ATTEMPTS or _is_refusal(error):
-                    return Ending(StepState.FAILED, clean_text(str(error)))
-                continue
             finally:
                 step.attached = False
             if deployment.cancelled:

@@ -10,6 +10,18 @@ import asyncio
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from protocol.errors import ProtocolError, ResetCode, StreamReset, TunnelClosed
+
+
+def was_cut(error: ProtocolError) -> bool:
+    """Whether a lost connection ended a stream: the node's next arrival is to be waited for.
+
+    A session that goes on may still lose a stream, of which more was under way than is kept
+    (SPEC §4.9); the arrival has come already then, or comes at once.
+    """
+    lost = isinstance(error, StreamReset) and error.code is ResetCode.LOST
+    return lost or isinstance(error, TunnelClosed)
+
 
 @dataclass(slots=True)
 class Arrivals:

@@ -19,13 +19,14 @@ import msgspec
 from hub.errors import NodeOffline
 from hub.node_reports import clean_text
 from hub.registry import Registry
-from hub.tasks.arrivals import Arrivals
+from hub.tasks.arrivals import Arrivals, was_cut
 from hub.tasks.recorder import Recorder
 from hub.tasks.spec import exec_message
 from hub.tasks.state import Ending, LiveRun, LiveTask, RunState
 from protocol.aio import Channel, Stream
 from protocol.errors import (
     LocalProtocolError,
+    ProtocolError,
     RemoteProtocolError,
     ResetCode,
     StreamReset,
@@ -109,13 +110,13 @@ class Driver:
             except NodeOffline as error:
                 if run.state is RunState.QUEUED and not task.resumed:
                     return Ending(RunState.SKIPPED, run.offline_reason or str(error))
-            except TunnelClosed as error:
+            except ProtocolError as error:
+                if not was_cut(error):
+                    faults += 1
+                    if (ending := _given_up(task, run, error, faults)) is not None:
+                        return ending
+                    continue
                 logger.info("run %s: %s; waiting for %s", run.id, error, run.node_name)
-            except (StreamReset, LocalProtocolError, RemoteProtocolError) as error:
-                faults += 1
-                if (ending := _given_up(task, run, error, faults)) is not None:
-                    return ending
-                continue
             await self.arrivals.wait(run.node_id, seen)
 
     async def _attach(self, task: LiveTask, run: LiveRun, limit: asyncio.Timeout) -> Ending:
@@ -263,12 +264,7 @@ def _message(task: LiveTask, run: LiveRun, *, attach_only: bool) -> Exec:
     return message
 
 
-def _given_up(
-    task: LiveTask,
-    run: LiveRun,
-    error: StreamReset | LocalProtocolError | RemoteProtocolError,
-    faults: int,
-) -> Ending | None:
+def _given_up(task: LiveTask, run: LiveRun, error: ProtocolError, faults: int) -> Ending | None:
     """Say how a run ends when its stream failed, or None when attaching again is worth it."""
     says_no = not isinstance(error, StreamReset) or error.code in _SAYS_NO
     if not says_no and faults < ATTEMPTS:

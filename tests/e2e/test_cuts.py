@@ -10,12 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.mesh import Mesh, Process, wait_for
+from tests.bench.peers.openssh import OpenSSH
+from tests.bench.programs import Missing
+from tests.e2e.mesh import MOORING, Mesh, Process, wait_for
 from tests.e2e.nat import Nat, why_not
+from tests.e2e.terminal import Counting
 
 pytestmark = [pytest.mark.e2e, pytest.mark.netns]
 
 NODES = ("down", "silent", "moved", "unmapped", "slow")
+OPERATOR = "operator"
 PORT = 8200
 ECHO = f"""
 import socketserver
@@ -80,7 +84,7 @@ def nat() -> Iterator[Nat]:
     reason = why_not()
     if reason is not None:
         pytest.skip(reason)
-    made = Nat(NODES)
+    made = Nat((*NODES, OPERATOR))
     try:
         yield made
     finally:
@@ -160,6 +164,37 @@ def test_open_connections_survive_every_kind_of_cut(
         connection.send(b"after ")
         assert connection.receive(6, 20) == b"after ", node
     assert pids(cut_mesh) == before, "an agent was restarted"
+
+
+def test_ssh_of_an_operator_who_was_silent_for_ten_seconds_goes_on(
+    nat: Nat, cut_mesh: Mesh, tmp_path: Path
+) -> None:
+    node = "unmapped"
+    counting = Counting(tmp_path)
+    try:
+        server = OpenSSH(tmp_path, nat.prefix(node))
+    except Missing as reason:
+        pytest.skip(str(reason))
+    proxy = f"ProxyCommand={MOORING} ssh-proxy {node} %p"
+    argv = [*nat.prefix(OPERATOR), *server.command("-o", proxy, "node", counting.script)]
+    with subprocess.Popen(
+        argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=cut_mesh.env, text=True, bufsize=1
+    ) as ssh:
+        assert ssh.stdin and ssh.stdout
+        try:
+            shown = ssh.stdout.readline()
+            nat.silence(OPERATOR)
+            ssh.stdin.write("meanwhile\n")
+            unheard = counting.count + 10 / Counting.TICK_S
+            wait_for(lambda: counting.count > unheard, 60)
+            nat.unsilence(OPERATOR)
+            ssh.stdin.write("over\n")
+            shown += ssh.stdout.read()
+            assert ssh.wait(30) == 3
+        finally:
+            ssh.kill()
+            server.stop()
+    counting.check(shown, ["meanwhile"])
 
 
 def test_a_killed_hub_is_found_again_by_every_agent(nat: Nat, cut_mesh: Mesh) -> None:

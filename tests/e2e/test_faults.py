@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import socket
 import time
@@ -170,13 +169,6 @@ class TestRefusals:
                 for entry in mesh.json("audit")
             )
         )
-
-    def test_two_machines_with_one_key_are_quarantined(self, fresh_mesh: Make) -> None:
-        mesh = fresh_mesh("one")
-        shutil.copytree(mesh.agent_dir("one"), mesh.agent_dir("copy"))
-        mesh.start_agent("copy")
-        wait_for(lambda: mesh.status("one") == "quarantined", 120)
-        mesh.run("exec", "one", "--", "true", code=None)
 
     @pytest.mark.parametrize(
         "garbage", [os.urandom(512), b"\x16\x03\x01\xff\xff" + bytes(600), b"\x00"]

@@ -10,6 +10,7 @@ import json
 import os
 import random
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,11 +22,14 @@ from pathlib import Path
 
 import pytest
 
+from hub.artifacts import CHUNK_BYTES
+from hub.deployments.carry import WINDOW
 from tests.bench.peers.openssh import OpenSSH
 from tests.bench.programs import Missing
 from tests.e2e.mesh import MOORING, Mesh, Process, wait_for
+from tests.e2e.terminal import Counting, Terminal
 from tests.e2e.test_forwarding import address_of
-from tests.e2e.test_operator import echo_server
+from tests.e2e.test_operator import echo_server, make_package
 from tests.relay import Relay
 
 pytestmark = pytest.mark.e2e
@@ -40,16 +44,24 @@ class Cuttable:
         self.agent_relay = Relay(self.mesh.port)
         self.client_relay = Relay(self.mesh.port)
         self.mesh.join(NODE)
-        config = self.mesh.agent_dir(NODE) / "agent.json"
-        whole = json.loads(config.read_text())
-        whole["hubs"] = [f"https://127.0.0.1:{self.agent_relay.port}"]
-        config.write_text(json.dumps(whole))
+        self.direct(NODE, f"https://127.0.0.1:{self.agent_relay.port}")
         self.start_agent()
+
+    def direct(self, agent: str, hub: str) -> None:
+        """Give an agent that does not run yet another address to dial."""
+        config = self.mesh.agent_dir(agent) / "agent.json"
+        whole = json.loads(config.read_text())
+        config.write_text(json.dumps(whole | {"hubs": [hub]}))
 
     def start_agent(self) -> Process:
         agent = self.mesh.start_agent(NODE)
         self.mesh.wait_status(NODE, "online")
         return agent
+
+    def restart_agent(self) -> Process:
+        """One that has not lost a connection yet: the next ones are dialled soon."""
+        self.mesh.agents[NODE].stop()
+        return self.start_agent()
 
     @property
     def env(self) -> dict[str, str]:
@@ -173,9 +185,8 @@ class TestSsh:
             server = OpenSSH(tmp_path / "sshd")
         except Missing as reason:
             pytest.skip(str(reason))
-        config = str(server.directory / "ssh_config")
-        proxy = f"ProxyCommand={MOORING} ssh-proxy {NODE} %p"
-        argv = ["ssh", "-F", config, "-o", proxy, "node", "cat"]
+        place.restart_agent()
+        argv = server.command("-o", f"ProxyCommand={MOORING} ssh-proxy {NODE} %p", "node", "cat")
         with subprocess.Popen(
             argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=place.env, bufsize=0
         ) as ssh:
@@ -196,6 +207,49 @@ class TestSsh:
             finally:
                 ssh.kill()
                 server.stop()
+
+
+class TestShells:
+    @pytest.mark.parametrize("side", ["agent", "client"])
+    def test_what_is_typed_and_what_is_printed_arrive_once_and_in_order(
+        self, place: Cuttable, tmp_path: Path, side: str
+    ) -> None:
+        relay = place.agent_relay if side == "agent" else place.client_relay
+        place.restart_agent()
+        counting, typed = Counting(tmp_path), []
+        with Terminal(place.env, NODE, counting.script) as terminal:
+            terminal.read_until("count 1\r\n")
+            for number in range(3):
+                typed += [f"before {number}", f"after {number}"]
+                terminal.type(typed[-2])
+                wait_for(relay.cut, 30)
+                terminal.type(typed[-1])
+                terminal.read_until(f"typed {typed[-1]}\r\n")
+            terminal.type("over")
+            assert terminal.exit_code() == 3
+        counting.check(terminal.shown, typed)
+
+
+class TestDeployments:
+    def test_a_transfer_whose_connection_is_cut_goes_on_where_it_was(
+        self, place: Cuttable, tmp_path: Path
+    ) -> None:
+        agent, relay, mesh = place.restart_agent(), place.agent_relay, place.mesh
+        size, cuts = 24 << 20, 3
+        package = make_package(tmp_path / "big.tgz", "big", "1.0", size)
+        mesh.run("packages", "push", str(package))
+        said, carried = len(agent.text()), relay.carried
+        relay.cut_each(size // (cuts + 1), cuts)
+        mesh.run("--yes", "deploy", "big", NODE, timeout_s=120)
+        assert relay.cuts_left == 0
+        assert agent.text()[said:].count("the streams wait for another") == cuts
+        assert "the tunnel ended" not in agent.text()[said:]
+        assert relay.carried - carried < size + (cuts * WINDOW + 1) * CHUNK_BYTES, "sent again"
+        digest = hashlib.sha256(package.read_bytes()).hexdigest()
+        (kept,) = (mesh.agent_dir(NODE) / "artifacts").iterdir()
+        assert kept.name == digest == hashlib.sha256(kept.read_bytes()).hexdigest()
+        (shown,) = mesh.json("nodes", "show", NODE)["packages"]
+        assert (shown["name"], shown["version"]) == ("big", "1.0")
 
 
 class TestCommands:
@@ -238,9 +292,52 @@ def test_a_link_waits_while_its_node_is_away_and_keeps_its_port(place: Cuttable)
         mesh.run("links", "remove", "own")
 
 
+def another_boot(directory: Path) -> list[str]:
+    """Stands before a command that is to see another boot id; nothing unless root may mount."""
+    made = directory / "boot_id"
+    made.write_text("2b00711d-0000-4000-8000-000000000000\n")
+    inside = f'mount --bind {made} /proc/sys/kernel/random/boot_id && exec "$@"'
+    prefix = ["unshare", "--mount", "sh", "-c", inside, "sh"]
+    tried = subprocess.run([*prefix, "true"], capture_output=True)
+    return [] if tried.returncode else prefix
+
+
+class TestCopiedKeys:
+    """A thief has the node's state directory, and no session's name: that is kept in memory."""
+
+    def test_a_copy_gets_nothing_that_was_open_and_both_are_quarantined(
+        self, tmp_path: Path
+    ) -> None:
+        place = Cuttable(tmp_path / "mesh")
+        mesh = place.mesh
+        try:
+            shutil.copytree(mesh.agent_dir(NODE), mesh.agent_dir("copy"))
+            place.direct("copy", mesh.env["MOORING_URL"])
+            with Terminal(mesh.env, NODE, "echo shell $$.; read line; echo $line") as shell:
+                shell.read_until(".\r\n")
+                process = shell.shown.removeprefix("shell ").removesuffix(".\r\n")
+                place.agent_relay.refuse()
+                mesh.wait_status(NODE, "offline")
+                shell.type("secret")
+                thief = mesh.start_agent("copy", prefix=another_boot(tmp_path))
+                assert shell.exit_code() != 0
+            assert "newer tunnel of this node took over" in shell.shown
+            assert "secret" not in shell.shown
+            place.agent_relay.admit()
+            mesh.wait_status(NODE, "quarantined", 60)
+            wait_for(lambda: not Path("/proc", process).exists())
+            wait_for(lambda: "two machines use this node's key" in thief.text())
+            wait_for(lambda: "refused: quarantined" in mesh.agents[NODE].text())
+            events = mesh.get(f"/api/v1/nodes/{NODE}/events")["items"]
+            assert "node.quarantined" in [event["kind"] for event in events]
+            assert "quarantined" in mesh.run("exec", NODE, "--", "true", code=1).stderr
+        finally:
+            place.close()
+
+
 class TestStopping:
     def test_an_agent_that_waits_for_its_hub_stops_at_once(self, place: Cuttable) -> None:
-        agent = place.mesh.agents[NODE]
+        agent = place.restart_agent()
         place.agent_relay.swallow()
         place.agent_relay.cut()
         came = place.agent_relay.accepted

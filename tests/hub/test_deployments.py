@@ -24,6 +24,7 @@ from hub.deployments import (
     Deployments,
     DeploymentSpec,
     carry,
+    drive,
     recorder,
 )
 from hub.errors import (
@@ -305,6 +306,34 @@ class _Cut:
 
     def reset(self, code: ResetCode, reason: str = "") -> None:
         self._stream.reset(code, reason)
+
+
+@pytest.mark.parametrize(("was_cut", "state"), [(True, "succeeded"), (False, "lost")])
+async def test_a_cut_that_costs_the_transfer_is_no_fault_of_the_node(
+    fleet: Fleet, was_cut: bool, state: str
+) -> None:
+    await fleet.push("1")
+    room = fleet.room("a")
+    left = 2 * drive.ATTEMPTS
+
+    async with fleet.hub(lost_after_s=3600.0 if was_cut else 0.0) as service:
+
+        async def serve(opening: Open, stream: Stream) -> None:
+            """A node that loses the first streams, or only says so."""
+            nonlocal left
+            if isinstance(opening, Install):
+                await handle_install(opening, stream, room)
+            elif isinstance(opening, Transfer) and not left:
+                await handle_transfer(opening, stream, room)
+            else:
+                left -= 1
+                stream.reset(ResetCode.LOST)
+                if was_cut:
+                    service.node_came_online("id-a")
+
+        async with fleet.world.connected("a", serve):
+            assert states(await deploy(service, spec())) == {"a": state}
+    assert left == (0 if was_cut else 2 * drive.ATTEMPTS - 1)
 
 
 async def test_a_restarted_hub_takes_deployments_up_again(fleet: Fleet) -> None:

@@ -397,6 +397,24 @@ async def test_a_run_goes_on_after_a_cut_from_the_offsets_the_hub_has(world: Wor
     assert opens[1].argv == [], "a run that was seen running is attached, never started again"
 
 
+async def test_a_cut_that_costs_the_stream_is_no_fault_of_the_node(world: World) -> None:
+    left = 2 * drive.ATTEMPTS
+
+    async def script(_opened: Exec, channel: NodeChannel) -> None:
+        nonlocal left
+        if left:
+            left -= 1
+            channel.reset(ResetCode.LOST)
+            tasks.node_came_online("id-web-1")
+        else:
+            await say(channel, out=b"whole")
+
+    async with world.tasks() as tasks, world.connected("web-1", agent(script)):
+        done = await finished(tasks, await tasks.create(OPERATOR, spec()))
+    assert isinstance(done.runs, list)
+    assert (done.runs[0].state, done.runs[0].stdout) == ("succeeded", "whole")
+
+
 async def test_a_node_that_does_not_come_back_loses_its_run(world: World) -> None:
     started = asyncio.Event()
 

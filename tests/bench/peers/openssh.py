@@ -10,7 +10,7 @@ import getpass
 import os
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,8 +60,12 @@ def version() -> str | None:
 class OpenSSH:
     """A running sshd and how to reach it."""
 
-    def __init__(self, scratch: Path) -> None:
+    def __init__(self, scratch: Path, prefix: Sequence[str] = ()) -> None:
         """Start it.
+
+        Args:
+            scratch: where its files are made.
+            prefix: stands before the command, to run it in another network.
 
         Raises:
             Missing: openssh-server or openssh-client isn't there.
@@ -81,9 +85,9 @@ class OpenSSH:
         (self.directory / "sshd_config").write_text(SERVER.format(**values))
         config = CLIENT.format(**values, user=getpass.getuser())
         (self.directory / "ssh_config").write_text(config)
-        argv = [sshd, "-D", "-e", "-f", str(self.directory / "sshd_config")]
+        argv = [*prefix, sshd, "-D", "-e", "-f", str(self.directory / "sshd_config")]
         self.server = Program(argv, scratch / "sshd.log")
-        wait_port(self.port, self.server)
+        self._wait_listening()
 
     def command(self, *arguments: str) -> list[str]:
         """An `ssh` that uses our configuration; the host is called `node`."""
@@ -131,6 +135,15 @@ class OpenSSH:
             yield over
         finally:
             program.stop()
+
+    def _wait_listening(self) -> None:
+        """Wait for the word of it: its port may be in a network where we are not."""
+        for _ in range(300):
+            if "Server listening" in self.server.log.read_text(errors="replace"):
+                return
+            self.server.check()
+            time.sleep(0.1)
+        raise Missing("sshd did not listen in 30 s")
 
     def stop(self) -> None:
         """End the server and its connections."""

@@ -43,6 +43,7 @@ TLS_BUFFER = 5 * (
     16 * 1024 + 64
 )  # bytes, each way: a frame's records. The scheduler can't see them
 USER_TIMEOUT_MS = 35_000  # the kernel gives up on a peer that takes nothing for so long
+LOOK_EVERY_S = 1.0  # while frames come in; else a reset is noticed when something is sent
 READ_BUFFER = 4 * 1024  # grows to a frame's size on demand: idle tunnels stay small
 
 _BINARY = WSMsgType.BINARY  # a plain name where every frame passes
@@ -246,6 +247,8 @@ class _DiallingListener(_TunnelListener):
         super().__init__(tunnel)
         self._previous = previous
         self._check = check
+        self._looking: asyncio.TimerHandle | None = None
+        self._is_busy = False
         self.refusal: Exception | None = None
 
     @property
@@ -269,6 +272,32 @@ class _DiallingListener(_TunnelListener):
         if self._previous is not None and RESUME_HEADER in transport.response.headers:
             self._tunnel = self._previous
         super().on_ws_connected(transport)
+
+    def on_ws_frame(self, transport: WSTransport, frame: WSFrame) -> None:
+        super().on_ws_frame(transport, frame)
+        self._is_busy = True
+        if self._looking is None:
+            self._look_later(transport)
+
+    def on_ws_disconnected(self, transport: WSTransport) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+        super().on_ws_disconnected(transport)
+
+    def _look_later(self, transport: WSTransport) -> None:
+        """Look for a reset in a while: uvloop tells aiofastnet of none that came behind data."""
+        self._is_busy = False
+        loop = asyncio.get_running_loop()
+        self._looking = loop.call_later(LOOK_EVERY_S, self._look, transport)
+
+    def _look(self, transport: WSTransport) -> None:
+        self._looking = None
+        raw = transport.underlying_transport.get_extra_info("socket")
+        with suppress(OSError):  # it was closed meanwhile
+            if raw.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+                transport.disconnect(graceful=False)
+            elif self._is_busy:
+                self._look_later(transport)
 
 
 OnRequest: TypeAlias = Callable[[Request], Tunnel | Refusal]

@@ -6,10 +6,11 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
 
 import pytest
 
-from protocol import messages
+from protocol import liveness, messages
 from protocol.aio import Stream, Tunnel, TunnelClosed
 from protocol.aio import tunnel as tunnel_module
 from protocol.aio.memory import MemoryTransport, join, memory_pair
@@ -18,7 +19,10 @@ from protocol.errors import GoAwayCode
 from protocol.frames import Hello
 from protocol.messages import AgentOpen, HubOpen
 from protocol.session import Side
+from tests.e2e.mesh import wait_for
 from tests.protocol.test_aio import Mesh, echo, listening, mesh
+from tests.protocol.test_hostile_shell import until
+from tests.relay import Relay
 
 __all__ = ["mesh"]
 FORWARD = messages.Forward(host="localhost", port=80)
@@ -162,3 +166,27 @@ async def test_the_dialler_goes_on_with_the_session_that_it_names(mesh: Mesh) ->
         assert attached is agent
         assert await exchange(stream, bytes(500_000)) == bytes(500_000)
         assert agent.is_connected and hub.is_connected
+
+
+async def test_the_dialler_notices_a_reset_that_came_behind_data(
+    mesh: Mesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are there when it looks, and it has nothing to send that would fail."""
+    monkeypatch.setattr(liveness, "EARLY_PINGS", 1)
+    ignored = bytes.fromhex("7f80000000000000")
+    hub = Tunnel(Side.ACCEPTED, Hello(), accepts=AgentOpen)
+    agent = Tunnel(Side.DIALLED, Hello(), accepts=HubOpen)
+    async with listening(mesh.server, lambda _: hub) as url, asyncio.TaskGroup() as tasks:
+        relay = Relay(urlsplit(url).port or 0)
+        tasks.create_task(agent.run()), tasks.create_task(hub.run())
+        await connect_websocket(agent, f"wss://127.0.0.1:{relay.port}/tunnel", mesh.client)
+        await until(lambda: agent.rtt_s is not None and hub.rtt_s is not None)
+        assert hub._transport is not None
+        for _ in range(2):  # the first was passed on when the second came
+            carried = relay.carried
+            hub._transport.send(ignored)
+            wait_for(lambda: relay.carried > carried)  # noqa: B023 - at once
+        relay.cut()
+        async with asyncio.timeout(5):
+            await agent.disconnected()
+        relay.close()

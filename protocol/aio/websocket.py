@@ -239,7 +239,7 @@ async def connect_websocket(
 
 
 class _DiallingListener(_TunnelListener):
-    """Looks at the hub's certificate first, and chooses the tunnel by its answer."""
+    """Looks at the hub's certificate first, chooses the tunnel by its answer, notices resets."""
 
     def __init__(
         self, tunnel: Tunnel, previous: Tunnel | None, check: Callable[[bytes], None] | None

@@ -47,6 +47,8 @@ from protocol.windows import TUNNEL_BUDGET, Budget, ReceiveWindow
 VERSION = 1
 MAX_CONTROL_FRAMES = 1024
 
+SHARED_S = 0.5  # a tunnel is shared for so long after its DATA changed from stream to stream
+
 _OPEN = State.OPEN  # plain names where every frame passes: enums cost more than the frame
 _RECEIVING = (State.OPEN, State.FINISHED_LOCAL)
 
@@ -108,6 +110,8 @@ class Session:
         self._scheduler = Scheduler()
         self._events: list[Event] = []
         self._guard = Guard(limits, now, self._counts)
+        self._newest_data = 0  # the stream of the last DATA that came in
+        self._shared_at = now  # when that was another one
         self._overruns = 0
         self._failed = False
         self.peer: Hello | None = None
@@ -173,7 +177,9 @@ class Session:
         stream = self._streams.get(stream_id)
         if stream is None or stream.state not in _RECEIVING:
             return 0
-        credit = stream.receive.consumed(size, now, self._liveness.shortest_rtt_s)
+        alone = now - self._shared_at > SHARED_S
+        rtt_s = self._liveness.shortest_rtt_s
+        credit = stream.receive.consumed(size, now, rtt_s, alone=alone)
         if credit:
             self._queue_control(frames.window(stream_id, credit), stream_id)
         return credit
@@ -403,6 +409,8 @@ class Session:
         if stream is None:
             return
         size = len(frame.payload)
+        if frame.stream != self._newest_data:
+            self._newest_data, self._shared_at = frame.stream, now
         if size:
             if stream.state is not _OPEN:
                 stream.happens(Happening.RECEIVE_DATA)
@@ -488,11 +496,8 @@ class Session:
     def _add_stream(self, stream_id: int, cls: Class, now: float | None = None) -> None:
         window = ReceiveWindow(self._budget, self._liveness.heard_at if now is None else now)
         self._streams[stream_id] = StreamState(stream_id, cls, window)
-        extra = LARGE_WINDOW.get(cls, 0) - window.size
-        if extra > 0 and window.grow(extra):
-            credit = window.consumed(0, self._liveness.heard_at, 0.0)
-            if credit:
-                self._queue_control(frames.window(stream_id, credit), stream_id)
+        if credit := window.begin(LARGE_WINDOW.get(cls, 0)):
+            self._queue_control(frames.window(stream_id, credit), stream_id)
 
     def _forget(self, stream: StreamState) -> None:
         del self._streams[stream.id]

@@ -23,7 +23,7 @@ from protocol.frames import Class, Flag, Hello
 from protocol.guard import MAX_PINGS, MAX_STRAY_FRAMES, STRAYS_PER_RESET, Limits
 from protocol.opens import LARGE_WINDOW
 from protocol.session import Session, Side
-from protocol.windows import INITIAL_WINDOW
+from protocol.windows import INITIAL_WINDOW, NEAR_MAX_WINDOW, NEAR_S
 from tests.protocol.conftest import Pair, violation
 
 COMMAND = messages.Exec(run="r1", argv=["true"])
@@ -436,6 +436,31 @@ class TestOrder:  # SPEC §5.3
             assert pair.take("agent") == [DataReceived(lively, bytes(16 * 1024))]
             pair.agent.consumed(lively, 16 * 1024, pair.now)
             pair.settle()
+
+    def test_bulk_of_a_near_peer_has_a_large_window_until_another_stream_sends(
+        self, pair: Pair
+    ) -> None:
+        pair.agent._liveness.shortest_rtt_s = NEAR_S / 2
+        bulk, keys = pair.hub.open(LARGE), pair.hub.open(LARGE)
+        pair.settle()
+        window = pair.agent._streams[bulk].receive
+
+        def push_for_a_second() -> None:
+            for _ in range(1000):
+                pair.hub.send(bulk, bytes(200_000))
+                pair.settle()
+                pair.now += 0.001
+                pair.agent.consumed(bulk, 200_000, pair.now)
+
+        push_for_a_second()
+        assert window.size == NEAR_MAX_WINDOW
+        pair.hub.send(keys, b"x")
+        push_for_a_second()
+        assert window.size == NEAR_MAX_WINDOW, "one keystroke is soon forgotten"
+        pair.hub.send(keys, b"x")
+        pair.settle()
+        pair.agent.consumed(bulk, 1, pair.now)
+        assert window.size == LARGE_WINDOW[Class.FORWARD]
 
     def test_a_backlog_is_not_cut_to_crumbs_for_a_little_credit(self, pair: Pair) -> None:
         stream = pair.hub.open(COMMAND)

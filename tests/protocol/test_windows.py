@@ -11,6 +11,7 @@ from protocol.windows import (
     INITIAL_WINDOW,
     LARGE,
     MAX_WINDOW,
+    NEAR_MAX_WINDOW,
     NEAR_S,
     SLACK,
     TUNNEL_BUDGET,
@@ -20,7 +21,7 @@ from protocol.windows import (
 )
 
 
-def settle(rate: float, rtt_s: float, budget: int = TUNNEL_BUDGET) -> int:
+def settle(rate: float, rtt_s: float, budget: int = TUNNEL_BUDGET, *, alone: bool = False) -> int:
     """The window of a stream on a path of `rate` bytes/s after ten seconds."""
     window, now = ReceiveWindow(Budget(budget), 0.0), 0.0
     while now < 10.0:
@@ -28,7 +29,7 @@ def settle(rate: float, rtt_s: float, budget: int = TUNNEL_BUDGET) -> int:
         burst = min(window.size, int(rate * rtt_s) or 1)
         now += max(rtt_s, burst / rate)
         assert window.received(min(burst, window.credit))
-        window.consumed(burst, now, rtt_s)
+        window.consumed(burst, now, rtt_s, alone=alone)
     return window.size
 
 
@@ -58,8 +59,7 @@ class TestReceive:
 
     def test_credit_of_a_large_window_returns_in_quarters(self) -> None:
         window = ReceiveWindow(Budget(LARGE), 0.0)
-        assert window.grow(LARGE - INITIAL_WINDOW)
-        assert window.consumed(0, 1.0, 0.1) == LARGE - INITIAL_WINDOW
+        assert window.begin(LARGE) == LARGE - INITIAL_WINDOW
         window.received(LARGE)
         assert window.consumed(LARGE // 4 - SLACK - 1, 1.0, 0.1) == 0
         assert window.consumed(1, 1.0, 0.1) == LARGE // 4 - SLACK
@@ -95,6 +95,27 @@ class TestReceive:
     def test_a_near_peer_keeps_the_first_window_however_fast_it_is(self) -> None:
         assert settle(2e9, 0.9 * NEAR_S) == INITIAL_WINDOW
 
+    def test_the_window_of_a_near_peer_grows_while_it_is_alone(self) -> None:
+        assert settle(200e6, NEAR_S / 2, alone=True) == NEAR_MAX_WINDOW
+        assert settle(5e6, NEAR_S / 2, alone=True) == INITIAL_WINDOW
+
+    def test_it_shrinks_when_another_stream_shares_the_tunnel(self) -> None:
+        budget = Budget(TUNNEL_BUDGET)
+        window, first, now = ReceiveWindow(budget, 0.0), 256 * 1024, 0.0
+        window.begin(first)
+        while window.size < NEAR_MAX_WINDOW:
+            now += 0.001
+            window.received(first)
+            window.consumed(first, now, NEAR_S / 2, alone=True)
+        window.received(window.credit)
+        credit, read = 0, 0
+        while read < NEAR_MAX_WINDOW:
+            credit += window.consumed(64 * 1024, now, NEAR_S / 2)
+            read += 64 * 1024
+        assert (window.size, budget.used) == (first, first - INITIAL_WINDOW)
+        assert credit <= first
+        assert window.credit == credit, "what was kept back is never promised"
+
     def test_no_window_passes_the_maximum(self) -> None:
         assert settle(1e9, 0.2) == MAX_WINDOW
 
@@ -116,7 +137,7 @@ class TestBudget:
     def test_a_closed_stream_gives_its_growth_back(self) -> None:
         budget = Budget(INITIAL_WINDOW)
         window = ReceiveWindow(budget, 0.0)
-        assert window.grow(INITIAL_WINDOW)
+        assert window.begin(2 * INITIAL_WINDOW) == INITIAL_WINDOW
         window.close()
         assert budget.used == 0
 

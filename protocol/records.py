@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Generic, TypeVar
+from functools import cache
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -30,12 +31,18 @@ def encode(message: Message) -> bytes:
     return bytes(buffer)
 
 
+@cache
+def _decoder_of(receives: object) -> msgspec.msgpack.Decoder[Any]:
+    """One for each type: making it costs more than a record."""
+    return msgspec.msgpack.Decoder(receives)
+
+
 class RecordReader(Generic[T]):
     """Turns a stream's bytes into messages of the type given."""
 
     def __init__(self, receives: object) -> None:
         """`receives` is a Struct or a union; anything else on the stream is a violation."""
-        self._decoder: msgspec.msgpack.Decoder[T] = msgspec.msgpack.Decoder(receives)
+        self._decoder: msgspec.msgpack.Decoder[T] = _decoder_of(receives)
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[T]:

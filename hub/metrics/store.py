@@ -11,7 +11,6 @@ agent sends is bounded in size, rate and time before it is kept.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Set
@@ -26,7 +25,7 @@ from hub.metrics.feed import Feed, LiveSample
 from hub.metrics.history import History, NodeHistory
 from hub.metrics.series import NodeSchema, RefusedMetrics, checked_schema, outside
 from hub.metrics.spark import NO_SPARK, Spark, SparkRing
-from protocol.aio import Channel, ProtocolError, ResetCode, StreamReset, TunnelClosed
+from protocol.aio import Channel, ResetCode
 from protocol.record_types import MetricsFromAgent, Rate, Sample, Schema
 
 logger = logging.getLogger(__name__)
@@ -39,6 +38,8 @@ EARLY_LIMIT_S = 5.0
 CLOSEST_S = 0.4
 """Samples that follow each other sooner are dropped."""
 LEVELS_KEEP_S = 35.0
+RATES_LIMIT_BYTES = 1024
+"""A node that leaves more unread has its stream reset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,8 @@ class _Node:
     feeds: set[Feed] = field(default_factory=set)
     channel: Channel[Rate, MetricsFromAgent] | None = None
     """The newest stream."""
-    watch_changed: asyncio.Event = field(default_factory=asyncio.Event)
+    told_s: int = RESTING_S
+    """How often it is to send, as the node knows."""
 
     @property
     def interval_s(self) -> int:
@@ -127,7 +129,15 @@ class MetricsStore:
 
     def _follow_watch(self, node: _Node) -> None:
         node.history.watch(bool(node.feeds))
-        node.watch_changed.set()
+        self._pace(node)
+
+    def _pace(self, node: _Node) -> None:
+        """Tell the node how often to send, if that is news."""
+        if node.channel is None or node.told_s == node.interval_s:
+            return
+        node.told_s = node.interval_s
+        if node.channel.push(Rate(interval_s=node.told_s)) > RATES_LIMIT_BYTES:
+            node.channel.reset(ResetCode.OVERLOADED, "it does not read how often it is to send")
 
     # --- a node's stream --------------------------------------------------------------------------
 
@@ -140,36 +150,16 @@ class MetricsStore:
         node = self._nodes.setdefault(node_id, _Node())
         if node.channel is not None:
             node.channel.reset(ResetCode.CANCELLED, "a newer metrics stream took over")
-        node.channel, node.schema = channel, None
-        failure: ProtocolError | None = None
-        async with asyncio.TaskGroup() as tasks:
-            pacing = tasks.create_task(self._send_rates(node, channel))
-            try:
-                await self._receive(node_id, node, channel)
-            except RefusedMetrics as refused:
-                logger.warning("node %s: metrics refused: %s", node_id, refused.reason)
-                channel.reset(ResetCode.PROTOCOL, refused.reason)
-            except ProtocolError as error:
-                failure = error
-            finally:
-                pacing.cancel()
-                if node.channel is channel:
-                    node.channel = None
-        if failure is not None:
-            raise failure
-
-    async def _send_rates(self, node: _Node, channel: Channel[Rate, MetricsFromAgent]) -> None:
-        """Tell the agent each change of the interval; `_receive` notices when the stream ends."""
-        sent = RESTING_S
-        while node.channel is channel:
-            node.watch_changed.clear()
-            if node.interval_s != sent:
-                sent = node.interval_s
-                try:
-                    await channel.send(Rate(interval_s=sent))
-                except (StreamReset, TunnelClosed):
-                    return
-            await node.watch_changed.wait()
+        node.channel, node.schema, node.told_s = channel, None, RESTING_S
+        self._pace(node)
+        try:
+            await self._receive(node_id, node, channel)
+        except RefusedMetrics as refused:
+            logger.warning("node %s: metrics refused: %s", node_id, refused.reason)
+            channel.reset(ResetCode.PROTOCOL, refused.reason)
+        finally:
+            if node.channel is channel:
+                node.channel = None
 
     async def _receive(
         self, node_id: str, node: _Node, channel: Channel[Rate, MetricsFromAgent]

@@ -16,10 +16,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from hub.errors import Unavailable
+from hub.errors import Conflict, Unavailable
 from hub.store.driver import DriverConnection
 
 logger = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ class _Work:
     def fail(self, error: BaseException) -> None:
         """Tell that nothing was written: what the unit raised, or that the disk took nothing."""
         if not self.done.done():
-            self.done.set_exception(named(error) if isinstance(error, OperationalError) else error)
+            self.done.set_exception(_as_ours(error))
 
 
 @dataclass(slots=True)
@@ -180,6 +180,17 @@ async def _in_transaction(connection: AsyncConnection) -> bool:
     raw = await connection.get_raw_connection()
     driver = raw.driver_connection
     return isinstance(driver, DriverConnection) and driver.in_transaction
+
+
+def _as_ours(error: BaseException) -> BaseException:
+    """Return the hub's own error for what the database says."""
+    if isinstance(error, OperationalError):
+        return named(error)
+    if isinstance(error, IntegrityError) and "FOREIGN KEY" in str(error.orig):
+        gone = Conflict("something that this belongs to was removed meanwhile; look again")
+        gone.__cause__ = error
+        return gone
+    return error
 
 
 def named(error: OperationalError) -> Unavailable:

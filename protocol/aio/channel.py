@@ -30,6 +30,10 @@ class Channel(Generic[SendT, ReceiveT]):
         """Send one record; waits like `Stream.write`, and raises what it raises."""
         await self.stream.write(records.encode(message))
 
+    def push(self, message: SendT) -> int:
+        """Send one record without waiting; returns and raises what `Stream.push` does."""
+        return self.stream.push(records.encode(message))
+
     async def receive(self) -> ReceiveT | None:
         """The next record, or None when the peer has finished.
 

@@ -120,6 +120,21 @@ async def test_an_agent_that_connects_while_watched_is_told_at_once() -> None:
             assert await (await link.open()).receive() == Rate(interval_s=1)
 
 
+async def test_a_node_that_does_not_read_how_often_to_send_is_reset() -> None:
+    async with linked() as link:
+        channel = await link.open()
+        await channel.send(SCHEMA)
+        await link.sample(channel, NOW, 1, 2, 3)
+        await taken(link, NOW)
+        with link.metrics.feed() as feed:
+            for _ in range(10_000):
+                feed.watch(["n1"])
+                feed.watch([])
+        with pytest.raises(StreamReset, match="how often"):
+            while True:
+                await channel.receive()
+
+
 async def test_a_slow_reader_loses_the_oldest_samples() -> None:
     async with linked() as link:
         with link.metrics.feed() as feed, link.metrics.feed() as quick:

@@ -18,10 +18,10 @@ from sqlalchemy import create_engine, func, insert, select, text
 from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from hub.errors import BadRequest, Unavailable
+from hub.errors import BadRequest, Conflict, Unavailable
 from hub.store import writer
 from hub.store.engine import Store
-from hub.store.schema import metadata, settings
+from hub.store.schema import memberships, metadata, settings
 
 
 def url_of(path: Path) -> str:
@@ -114,6 +114,20 @@ async def test_a_single_unit_that_raises_is_rolled_back(store: Store) -> None:
     with pytest.raises(ValueError, match="broken"):
         await store.write(broken)
     assert await count(store) == 0
+
+
+async def test_what_belongs_to_something_removed_is_a_conflict(store: Store) -> None:
+    async def into_a_removed_group(connection: AsyncConnection) -> None:
+        await connection.execute(insert(memberships).values(group_id="g", node_id="n"))
+
+    async def attempt() -> None:
+        with pytest.raises(Conflict, match="removed meanwhile"):
+            await store.write(into_a_removed_group)
+
+    await attempt()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(attempt()), group.create_task(store.write(partial(put, key="a")))
+    assert await count(store) == 1
 
 
 async def test_a_full_queue_refuses_and_does_nothing(

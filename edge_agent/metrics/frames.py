@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from edge_agent.metrics.collectors import Unit
 from edge_agent.metrics.sampler import Point
-from protocol.record_types import Sample, Schema, Series
+from protocol.record_types import Sample, Series
 
 _SCALE: dict[Unit, float] = {
     "percent": 0.1,
@@ -25,14 +25,12 @@ _MAX_SERIES = 2000
 _MAX_VALUE = 2**53
 
 
-def schema_of(points: Sequence[Point]) -> Schema:
-    """Return the schema of samples made of these points."""
-    return Schema(
-        series=[
-            Series(name=point.name[:256], unit=point.unit, scale=_scale(point))
-            for point in points[:_MAX_SERIES]
-        ]
-    )
+def series_of(points: Sequence[Point]) -> list[Series]:
+    """Return the series of samples made of these points."""
+    return [
+        Series(name=point.name[:256], unit=point.unit, scale=_scale(point))
+        for point in points[:_MAX_SERIES]
+    ]
 
 
 def sample_of(points: Sequence[Point], at_s: float) -> Sample:

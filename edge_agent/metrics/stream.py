@@ -12,10 +12,10 @@ import logging
 import time
 from typing import TypeAlias
 
-from edge_agent.metrics.frames import sample_of, schema_of
+from edge_agent.metrics.frames import sample_of, series_of
 from edge_agent.metrics.sampler import Sampler
 from protocol.aio import Channel, RemoteProtocolError, StreamReset, TunnelClosed
-from protocol.record_types import MetricsFromAgent, Rate, Schema
+from protocol.record_types import MetricsFromAgent, Rate, Schema, Series
 
 _log = logging.getLogger(__name__)
 
@@ -66,13 +66,13 @@ class _Pace:
 
 async def _send(channel: _Channel, sampler: Sampler, pace: _Pace) -> None:
     taken = asyncio.get_running_loop().time()
-    schema: Schema | None = None
+    series: list[Series] | None = None
     while True:
         at_s = time.time()
         points = await sampler.sample()
-        current = schema_of(points)
-        if current != schema:
-            schema = current
-            await channel.send(schema)
+        current = series_of(points)
+        if current != series:
+            series = current
+            await channel.send(Schema.of(series))
         await channel.send(sample_of(points, at_s))
         taken = await pace.wait(taken)

@@ -54,7 +54,12 @@ def facts_of(name: str, agent_version: str) -> Facts:
 
 @cache
 def schema() -> Schema:
-    """Return the series of every simulated node."""
+    """Return the schema of every simulated node."""
+    return Schema.of(_series())
+
+
+@cache
+def _series() -> list[Series]:
     shown = [("percent", 0.1, f"cpu.{part}") for part in ("total", "user", "system", "iowait")]
     shown += [("percent", 0.5, f"cpu.core.{core}") for core in range(_CORES)]
     shown += [("load", 0.01, f"load.{minutes}") for minutes in (1, 5, 15)]
@@ -72,7 +77,7 @@ def schema() -> Schema:
     shown += [("s", 1.0, "uptime")]
     rest = _SERIES - len(shown)
     shown += [("count", 1.0, f"custom.{number}") for number in range(rest)]
-    return Schema(series=[Series(name=n, unit=unit, scale=scale) for unit, scale, n in shown])
+    return [Series(name=n, unit=unit, scale=scale) for unit, scale, n in shown]
 
 
 _SERIES = 114
@@ -87,7 +92,7 @@ class Vitals:
     def __init__(self) -> None:
         self._values: list[int | None] = [
             int(random.random() * _highest(series))  # noqa: S311 - not a secret
-            for series in schema().series
+            for series in _series()
         ]
 
     def sample(self) -> Sample:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from protocol.errors import RemoteProtocolError
 from protocol.record_types import Sample, Schema
 
 NAME_LIMIT = 200
@@ -87,19 +88,23 @@ def checked_schema(schema: Schema) -> NodeSchema:
     Raises:
         RefusedMetrics: a name, unit or scale can't be taken, or a name appears twice.
     """
-    for series in schema.series:
+    try:
+        sent = schema.series()
+    except RemoteProtocolError as error:
+        raise RefusedMetrics(error.reason) from error
+    for series in sent:
         if not 0 < len(series.name) <= NAME_LIMIT or not series.name.isprintable():
             raise RefusedMetrics(f"a series is called {series.name[:80]!r}")
         if len(series.unit) > UNIT_LIMIT or not series.unit.isprintable():
             raise RefusedMetrics(f"series {series.name} has the unit {series.unit[:80]!r}")
         if not 0 < abs(series.scale) <= SCALE_LIMIT:  # false for NaN too
             raise RefusedMetrics(f"series {series.name} has the scale {series.scale}")
-    places = {series.name: place for place, series in enumerate(schema.series)}
-    if len(places) < len(schema.series):
+    places = {series.name: place for place, series in enumerate(sent)}
+    if len(places) < len(sent):
         raise RefusedMetrics("two series have the same name")
     return NodeSchema(
-        tuple(SeriesInfo(series.name, series.unit) for series in schema.series),
-        tuple(series.scale for series in schema.series),
+        tuple(SeriesInfo(series.name, series.unit) for series in sent),
+        tuple(series.scale for series in sent),
         places.get("cpu.total"),
         places.get("memory.percent"),
     )

@@ -18,8 +18,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from weakref import WeakValueDictionary
 
-import msgspec
-
 from hub.buckets import Buckets
 from hub.metrics.feed import Feed, LiveSample
 from hub.metrics.history import History, NodeHistory
@@ -178,10 +176,9 @@ class MetricsStore:
                     self._take(node_id, node, node.schema, record)
 
     def _shared(self, record: Schema) -> NodeSchema:
-        sent = msgspec.msgpack.encode(record)
-        schema = self._schemas.get(sent)
+        schema = self._schemas.get(record.deflated)
         if schema is None:
-            schema = self._schemas[sent] = checked_schema(record)
+            schema = self._schemas[record.deflated] = checked_schema(record)
         return schema
 
     def _take(self, node_id: str, node: _Node, schema: NodeSchema, sample: Sample) -> None:

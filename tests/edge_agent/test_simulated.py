@@ -69,7 +69,7 @@ async def test_a_directory_without_an_identity_is_no_agent(tmp_path: Path, tally
 def test_facts_come_from_the_name_alone_and_samples_fit_the_schema() -> None:
     assert likeness.facts_of("sim-1", "1") == likeness.facts_of("sim-1", "1")
     assert likeness.facts_of("sim-1", "1") != likeness.facts_of("sim-2", "1")
-    series = likeness.schema().series
+    series = likeness.schema().series()
     assert len(series) == len({one.name for one in series}) == 114
     vitals = likeness.Vitals()
     samples = [vitals.sample().values[:] for _ in range(20)]

@@ -25,7 +25,7 @@ from protocol.record_types import Sample, Schema, Series
 from tests.hub.conftest import URL
 from tests.hub.test_nodes import OLGA, join
 
-SCHEMA = checked_schema(Schema(series=[Series(name="cpu.total", unit="percent")]))
+SCHEMA = checked_schema(Schema.of([Series(name="cpu.total", unit="percent")]))
 
 
 class Page:

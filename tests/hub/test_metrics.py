@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tracemalloc
+import zlib
 from array import array
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -21,8 +22,8 @@ from protocol.messages import Metrics, Open
 from protocol.record_types import MetricsFromAgent, Rate, Sample, Schema, Series
 
 NOW = 1_800_000_000.0
-SCHEMA = Schema(
-    series=[
+SCHEMA = Schema.of(
+    [
         Series(name="cpu.total", unit="percent", scale=0.1),
         Series(name="memory.percent", unit="percent"),
         Series(name="net.eth0.rx", unit="bytes/s"),
@@ -168,14 +169,18 @@ async def test_a_wrong_clock_is_replaced_and_a_flood_is_thinned() -> None:
     "records",
     [
         [Sample(at_ms=1, values=[1])],
-        [Schema(series=[]), Sample(at_ms=1, values=[1])],
-        [Schema(series=[Series(name="a\n", unit="")])],
-        [Schema(series=[Series(name="", unit="")])],
-        [Schema(series=[Series(name="a", unit="\x1b")])],
-        [Schema(series=[Series(name="a", unit=""), Series(name="a", unit="b")])],
-        [Schema(series=[Series(name="a", unit="", scale=float("nan"))])],
-        [Schema(series=[Series(name="a", unit="", scale=float("inf"))])],
-        [Schema(series=[Series(name="a", unit="", scale=0.0)])],
+        [Schema.of([]), Sample(at_ms=1, values=[1])],
+        [Schema.of([Series(name="a\n", unit="")])],
+        [Schema.of([Series(name="", unit="")])],
+        [Schema.of([Series(name="a", unit="\x1b")])],
+        [Schema.of([Series(name="a", unit=""), Series(name="a", unit="b")])],
+        [Schema.of([Series(name="a", unit="", scale=float("nan"))])],
+        [Schema.of([Series(name="a", unit="", scale=float("inf"))])],
+        [Schema.of([Series(name="a", unit="", scale=0.0)])],
+        [Schema(deflated=b"garbage")],
+        [Schema(deflated=SCHEMA.deflated[:-5])],
+        [Schema(deflated=zlib.compress(bytes(300_000)))],
+        [Schema(deflated=zlib.compress(b"\x91\xc0"))],
         [SCHEMA] * 20,
     ],
 )
@@ -219,7 +224,7 @@ async def test_a_closed_tunnel_ends_the_handler_with_the_tunnels_error() -> None
 
 
 def schema_of(*names: str) -> Schema:
-    return Schema(series=[Series(name=name, unit="count") for name in names])
+    return Schema.of([Series(name=name, unit="count") for name in names])
 
 
 def test_history_goes_on_over_schemas_by_name_and_shows_pauses() -> None:

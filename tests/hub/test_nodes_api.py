@@ -138,7 +138,7 @@ async def test_history_is_by_series(hub: Hub, viewer: httpx.AsyncClient) -> None
     node_id = await join(hub.nodes, "web-1")
     now = [1_800_000_000.0]
     hub.metrics.clock = lambda: now[0]
-    schema = checked_schema(Schema(series=[Series(name="cpu.total", unit="percent", scale=0.5)]))
+    schema = checked_schema(Schema.of([Series(name="cpu.total", unit="percent", scale=0.5)]))
     with hub.metrics.feed() as feed:
         feed.watch([node_id])
         for value in (3, None):

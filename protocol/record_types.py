@@ -176,7 +176,9 @@ class Schema(Message, tag="schema", frozen=True):
             raise RemoteProtocolError(f"malformed schema: {error}") from error
 
 
-_SERIES = msgspec.msgpack.Decoder(Annotated[list[Series], Meta(max_length=2000)])
+_SERIES: msgspec.msgpack.Decoder[list[Series]] = msgspec.msgpack.Decoder(
+    Annotated[list[Series], Meta(max_length=2000)]
+)
 _SERIES_BYTES = 256 * 1024
 
 

@@ -8,6 +8,7 @@ in the product), or the sans-io core of `websockets` on uvloop's TLS.
 from __future__ import annotations
 
 import asyncio
+import signal
 import ssl
 import time
 from collections.abc import Callable, Coroutine
@@ -236,9 +237,11 @@ def _measure(carrier: str, certificate: Path, key: Path, seconds: float) -> dict
     programs: dict[str, BaseProcess] = {}
 
     def start(work: Callable[..., Coroutine[None, None, None]], *arguments: object) -> None:
-        process = FORK.Process(
-            target=lambda: uvloop.run(work(carrier, port, certificate, *arguments)), daemon=True
-        )
+        def run() -> None:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the bench's raises
+            uvloop.run(work(carrier, port, certificate, *arguments))
+
+        process = FORK.Process(target=run, daemon=True)
         process.start()
         programs[work.__name__] = process
         time.sleep(START_S)

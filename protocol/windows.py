@@ -3,10 +3,11 @@
 The receiver gives credit back only for bytes that the application has *read*. A window is doubled,
 at most once per round trip, while it is smaller than what is read in two round trips: beyond that
 it would only queue. Near peers need no larger window than the first, but fewer, larger pieces cost
-both sides less: it grows while its stream has the tunnel for itself, where nobody waits behind it,
-and shrinks at once when another one shares it. The tunnel's and the process's `Budget` bound what
-is promised beyond the initial windows; the initial ones are promised to every stream, so `Holdings`
-bounds what really waits, of all windows.
+both sides less: it is doubled while its stream has the tunnel for itself, where nobody waits behind
+it, and shrinks at once when another one shares it.
+
+The tunnel's and the process's `Budget` bound what is promised beyond the initial windows; the
+initial ones are promised to every stream, so `Holdings` bounds what really waits, of all windows.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ INITIAL_WINDOW = (
 MAX_WINDOW = 8 * 1024 * 1024
 NEAR_S = 0.001  # a shorter round trip is the machines' own delay, not that of a link
 NEAR_TURN_S = 0.004  # for a near peer that is alone, what is read in this time is worth a window
-NEAR_MAX_WINDOW = 512 * 1024  # bytes; a larger one gains nothing more
 LARGE = 1024 * 1024  # bytes; from here on credit goes back in smaller parts of a window
 MEASURE_S = 0.01  # the shortest time over which a stream's rate means something
 SLACK = 1024  # bytes
@@ -139,7 +139,7 @@ class ReceiveWindow:
         if elapsed >= max(rtt_s, MEASURE_S):
             worth_s, limit = (2 * rtt_s, MAX_WINDOW)
             if is_near:
-                worth_s, limit = (NEAR_TURN_S if alone else 0.0, NEAR_MAX_WINDOW)
+                worth_s, limit = (NEAR_TURN_S if alone else 0.0, 2 * self._first)
             if self.size * elapsed < self._read * worth_s and 2 * self.size <= limit:
                 self._grow(self.size)
             self._read = 0

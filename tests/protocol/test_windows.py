@@ -11,7 +11,6 @@ from protocol.windows import (
     INITIAL_WINDOW,
     LARGE,
     MAX_WINDOW,
-    NEAR_MAX_WINDOW,
     NEAR_S,
     SLACK,
     TUNNEL_BUDGET,
@@ -96,20 +95,20 @@ class TestReceive:
         assert settle(2e9, 0.9 * NEAR_S) == INITIAL_WINDOW
 
     def test_the_window_of_a_near_peer_grows_while_it_is_alone(self) -> None:
-        assert settle(200e6, NEAR_S / 2, alone=True) == NEAR_MAX_WINDOW
+        assert settle(200e6, NEAR_S / 2, alone=True) == 2 * INITIAL_WINDOW
         assert settle(5e6, NEAR_S / 2, alone=True) == INITIAL_WINDOW
 
     def test_it_shrinks_when_another_stream_shares_the_tunnel(self) -> None:
         budget = Budget(TUNNEL_BUDGET)
         window, first, now = ReceiveWindow(budget, 0.0), 256 * 1024, 0.0
         window.begin(first)
-        while window.size < NEAR_MAX_WINDOW:
+        while window.size < 2 * first:
             now += 0.001
             window.received(first)
             window.consumed(first, now, NEAR_S / 2, alone=True)
         window.received(window.credit)
         credit, read = 0, 0
-        while read < NEAR_MAX_WINDOW:
+        while read < 2 * first:
             credit += window.consumed(64 * 1024, now, NEAR_S / 2)
             read += 64 * 1024
         assert (window.size, budget.used) == (first, first - INITIAL_WINDOW)

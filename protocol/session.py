@@ -42,6 +42,7 @@ from protocol.opens import CLASS_OF, LARGE_WINDOW, OpenDecoder, OpenRefused
 from protocol.replay import Sent
 from protocol.scheduler import Scheduler
 from protocol.streams import Happening, State, StreamState
+from protocol.table import StreamTable
 from protocol.windows import TUNNEL_BUDGET, Budget, ReceiveWindow
 
 VERSION = 1
@@ -93,17 +94,13 @@ class Session:
         hello = msgspec.structs.replace(hello, max_streams=limits.max_streams)
         self._continuity = Continuity(hello, name, budget)
         self._liveness = Liveness(now, jitter, dialled=side is Side.DIALLED)
-        self._next_id = side.value
-        self._peer_parity = 0 if side is Side.DIALLED else 1
-        self._highest_peer_id = 0
         self._budget = Budget(TUNNEL_BUDGET, budget)
         self.holding = Holding(None if budget is None else budget.holdings)
         """What waits unread; counted by who keeps it."""
         self._counts = Counts() if counts is None else counts
         self._counts.began(self)
         self._opens_accepted = OpenDecoder(accepts)
-        self._streams: dict[int, StreamState] = {}
-        self._peer_open = 0
+        self._streams = StreamTable(first_id=side.value)
         self._greetings: deque[bytes] = deque([self._continuity.greeting()])
         self._greeted = False
         self._control: deque[tuple[int, bytes]] = deque()
@@ -132,20 +129,19 @@ class Session:
             raise LocalProtocolError("the peer has not said HELLO yet")
         if self.closing:
             raise LocalProtocolError("the session is closing")
-        if len(self._streams) - self._peer_open >= self.peer.max_streams:
+        if self._streams.own_count >= self.peer.max_streams:
             raise LocalProtocolError(f"{self.peer.max_streams} streams are open: the peer's limit")
         if len(self._control) >= MAX_CONTROL_FRAMES:
             raise LocalProtocolError("the peer does not read: its control frames wait")
         payload = opens.encode(message)
-        stream_id, cls = self._next_id, CLASS_OF[type(message)]
-        self._next_id += 2
+        stream_id, cls = self._streams.give_id(), CLASS_OF[type(message)]
         self._control.append((stream_id, frames.open_stream(stream_id, cls, payload)))
         self._add_stream(stream_id, cls)
         return stream_id
 
     def send(self, stream_id: int, data: frames.Payload) -> int:
         """Queue bytes on a stream; return how many wait, which the caller bounds."""
-        stream = self._own(stream_id)
+        stream = self._streams.to_send_on(stream_id)
         if stream.fin_queued:
             raise LocalProtocolError(f"stream {stream_id} was finished")
         if stream.state is not _OPEN:
@@ -158,7 +154,7 @@ class Session:
 
     def finish(self, stream_id: int) -> None:
         """Queue FIN behind what waits on the stream; twice is once."""
-        stream = self._own(stream_id)
+        stream = self._streams.to_send_on(stream_id)
         if not stream.fin_queued and stream.state in (State.OPEN, State.FINISHED_REMOTE):
             stream.fin_queued = True
             self._scheduler.add(stream)
@@ -218,7 +214,7 @@ class Session:
     @property
     def own_parity(self) -> int:
         """The remainder modulo 2 of the ids that this side gives."""
-        return 1 - self._peer_parity
+        return self._streams.own_parity
 
     def is_open(self, stream_id: int) -> bool:
         """Whether the stream is alive in at least one direction."""
@@ -385,9 +381,7 @@ class Session:
 
     def _on_open(self, frame: Frame, now: float) -> None:
         stream_id = frame.stream
-        if stream_id % 2 != self._peer_parity or stream_id <= self._highest_peer_id:
-            raise RemoteProtocolError(f"OPEN of stream {stream_id} is out of order")
-        self._highest_peer_id = stream_id
+        self._streams.take_id(stream_id)
         refusal = self._refusal(now)
         if refusal is not None:
             self._counts.opens_refused[refusal] += 1
@@ -400,7 +394,6 @@ class Session:
             self._counts.opens_refused[refused.refusal] += 1
             self._send_reset(stream_id, refused.code, refused.reason)
             return
-        self._peer_open += 1
         self._add_stream(stream_id, CLASS_OF[type(message)], now)
         self._events.append(StreamOpened(stream_id, message))
 
@@ -473,35 +466,24 @@ class Session:
             return Refusal.CLOSING
         if self.holding.must_not_open:
             return Refusal.OVERLOADED
-        return self._guard.refusal(self._peer_open, now)
-
-    def _own(self, stream_id: int) -> StreamState:
-        try:
-            return self._streams[stream_id]
-        except KeyError:
-            raise LocalProtocolError(f"stream {stream_id} is not open") from None
+        return self._guard.refusal(self._streams.peer_count, now)
 
     def _known(self, frame: Frame, now: float) -> StreamState | None:
         """The stream of a frame; None when it is closed: frames may have crossed our RESET."""
         stream = self._streams.get(frame.stream)
-        if stream is not None:
-            return stream
-        ours = frame.stream % 2 != self._peer_parity
-        newest = self._next_id - 2 if ours else self._highest_peer_id
-        if not 0 < frame.stream <= newest:
-            raise RemoteProtocolError(f"a frame on stream {frame.stream}, which was never opened")
-        self._guard.stray(now)
-        return None
+        if stream is None:
+            self._streams.check_ended(frame.stream)
+            self._guard.stray(now)
+        return stream
 
     def _add_stream(self, stream_id: int, cls: Class, now: float | None = None) -> None:
         window = ReceiveWindow(self._budget, self._liveness.heard_at if now is None else now)
-        self._streams[stream_id] = StreamState(stream_id, cls, window)
+        self._streams.add(StreamState(stream_id, cls, window))
         if credit := window.begin(LARGE_WINDOW.get(cls, 0)):
             self._queue_control(frames.window(stream_id, credit), stream_id)
 
     def _forget(self, stream: StreamState) -> None:
-        del self._streams[stream.id]
-        self._peer_open -= stream.id % 2 == self._peer_parity
+        self._streams.remove(stream)
         stream.pending.clear()
         stream.pending_bytes = 0
         stream.receive.close()

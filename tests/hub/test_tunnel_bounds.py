@@ -207,7 +207,7 @@ async def test_half_closed_streams_do_not_stay(port: Port) -> None:
             peer.send(frames.open_stream(stream, Class.METRICS, METRICS))
             peer.send(frames.data(stream, Class.METRICS, b"", fin=True))
         tunnel = tunnel_of(port, node_id)
-        await until(lambda: tunnel._session._highest_peer_id == 511)
+        await until(lambda: tunnel._session._streams.highest_peer_id == 511)
         await until(lambda: tunnel.stream_count == 0 and not tunnel._serving.tasks)
         assert await echo.answers()
 

@@ -33,7 +33,7 @@ FORWARD = messages.Forward(host="localhost", port=80)
 
 
 def has_seen(tunnel: Tunnel, stream: Stream) -> bool:
-    return tunnel._session._highest_peer_id >= stream.id
+    return tunnel._session._streams.highest_peer_id >= stream.id
 
 
 async def until(what: Callable[[], object]) -> None:

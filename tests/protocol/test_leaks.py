@@ -95,6 +95,10 @@ async def test_a_hundred_thousand_streams_leave_nothing_behind(tmp_path: Path) -
         for tunnel in (dialled, accepted):
             session = tunnel._session
             assert session.stream_ids == []
-            assert (session._peer_open, session.holding.held, session._budget.used) == (0, 0, 0)
+            assert (session._streams.peer_count, session.holding.held, session._budget.used) == (
+                0,
+                0,
+                0,
+            )
             assert not session._control
             assert not session._scheduler

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from typing import Protocol, assert_never
 
 from protocol import events as ev
+from protocol.aio.connectedness import Connectedness
 from protocol.aio.serving import Handler, Serving
 from protocol.aio.stream import Stream
 from protocol.counts import Counts, Death
@@ -113,11 +114,7 @@ class Tunnel:
         self._serving = Serving(handler, 2 * limits.max_streams, name)
         self._timer: asyncio.TimerHandle | None = None
         self._flush_scheduled = False
-        self._connected = asyncio.Event()
-        self._disconnected = asyncio.Event()
-        self._disconnected.set()
-        self._greeting: asyncio.Future[bool] = self.loop.create_future()
-        self._lost_because = ""
+        self._connectedness = Connectedness()
         self._closed: asyncio.Future[TunnelClosed] = self.loop.create_future()
         self.goaway: ev.PeerGoesAway | None = None
         """What the peer said when it ended the session."""
@@ -152,7 +149,7 @@ class Tunnel:
     @property
     def is_connected(self) -> bool:
         """There is a transport, and the peer said HELLO on it."""
-        return self._connected.is_set() and not self.closed
+        return self._connectedness.is_up
 
     @property
     def resume_by(self) -> bytes:
@@ -161,17 +158,17 @@ class Tunnel:
 
     async def connected(self) -> bool:
         """Wait until the peer says HELLO on a transport; False: the tunnel is over."""
-        await self._connected.wait()
+        await self._connectedness.wait_up()
         return not self.closed
 
     async def greeted(self) -> bool:
         """Wait until the peer says HELLO on the transport that is attached; False: it is gone."""
-        return await asyncio.shield(self._greeting)
+        return await self._connectedness.wait_greeted()
 
     async def disconnected(self) -> str:
         """Wait until the transport is gone; returns why. The tunnel may go on with another."""
-        await self._disconnected.wait()
-        return self._lost_because
+        await self._connectedness.wait_down()
+        return self._connectedness.lost_because
 
     async def ready(self) -> Hello:
         """Wait for the peer's HELLO.
@@ -300,8 +297,7 @@ class Tunnel:
         if self.closed:
             transport.abort()
             return
-        if self._greeting.done():
-            self._greeting = self.loop.create_future()
+        self._connectedness.begins()
         if self._session.peer is not None:
             self._session.resume(time.monotonic())
         self._transport = transport
@@ -373,10 +369,7 @@ class Tunnel:
             self._close(reason)
         elif not self.closed:
             self._session.suspend()
-            self._lost_because = reason
-            self._connected.clear()
-            self._disconnected.set()
-            self._greet(False)
+            self._connectedness.lost(reason)
             self._await_transport(reason)
 
     def _await_transport(self, reason: str) -> None:
@@ -392,21 +385,13 @@ class Tunnel:
             self._timer.cancel()
         if self.goaway is not None and self.goaway.reason:
             reason = self.goaway.reason
-        self._lost_because = reason
         error = TunnelClosed(reason)
         self._closed.set_result(error)
-        self._connected.set()
-        self._disconnected.set()
-        self._greet(False)
+        self._connectedness.over(reason)
         for stream in self._streams.values():
             stream.failed(error)
         self._streams.clear()
         self._session.end()
-
-    def _greet(self, was_heard: bool) -> None:
-        """Tell whoever waits for the peer's HELLO how that came out."""
-        if not self._greeting.done():
-            self._greeting.set_result(was_heard)
 
     def _dispatch(self) -> None:
         for event in self._session.events():
@@ -426,9 +411,7 @@ class Tunnel:
                         stream.failed(StreamReset(code, reason))
                 case ev.PeerReady():
                     self._schedule_tick()
-                    self._disconnected.clear()
-                    self._connected.set()
-                    self._greet(True)
+                    self._connectedness.greeted()
                 case ev.PeerGoesAway():
                     self.goaway = event
                     logger.info("%s goes away: %s", self.name, event.reason or event.code.name)

@@ -12,11 +12,11 @@ from __future__ import annotations
 import contextlib
 import ipaddress
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 
 from hub.telemetry import Counter as Total
 
-PER_ADDRESS = 128
+PER_ADDRESS = 250  # half of those that may be silent, or in their handshake
 
 
 class TooManyFromAddress(ConnectionError):
@@ -35,30 +35,31 @@ class AddressLimits:
     """Counts who is inside; an IPv6 site (/64) is one address."""
 
     def __init__(self, most: int | None = None) -> None:
-        """`most` is what an address may take; by default 128."""
+        """`most` is what an address may take of a kind; by default 250."""
         self._most = most
         self.refused = Total()
-        self._inside: Counter[str] = Counter()
+        self._inside: Counter[tuple[Hashable, str]] = Counter()
 
     @contextlib.contextmanager
-    def entering(self, address: str) -> Iterator[None]:
-        """Take a place while the block runs.
+    def entering(self, address: str, kind: Hashable = None) -> Iterator[None]:
+        """Take a place of a kind while the block runs: agents of a site don't take its people's.
 
         Raises:
             TooManyFromAddress: there is none.
         """
         place = _place_of(address)
+        key = (kind, place)
         most = PER_ADDRESS if self._most is None else self._most
-        if self._inside[place] >= most:
+        if self._inside[key] >= most:
             self.refused.add()
             raise TooManyFromAddress(place, most)
-        self._inside[place] += 1
+        self._inside[key] += 1
         try:
             yield
         finally:
-            self._inside[place] -= 1
-            if not self._inside[place]:
-                del self._inside[place]
+            self._inside[key] -= 1
+            if not self._inside[key]:
+                del self._inside[key]
 
     def __len__(self) -> int:
         return len(self._inside)

@@ -93,7 +93,7 @@ class Listener:
             route = await self._hear(connection, address)
             if route is not None:
                 async with route.lane.turn(address):
-                    with self._addresses.entering(address):
+                    with self._addresses.entering(address, route.lane):
                         await _connect(connection, route, address)
         except (OSError, TimeoutError, TurnedAway) as error:
             logger.debug("%s: no connection: %r", address, error)

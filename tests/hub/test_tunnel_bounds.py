@@ -270,13 +270,21 @@ async def test_one_address_cannot_take_every_place(
             for _ in range(3):
                 _, writer = await asyncio.open_connection("127.0.0.1", port.number)
                 stack.callback(writer.close)
-            await until(lambda: port.hub.addresses._inside["127.0.0.1"] == 3)
+            await until(lambda: port.hub.addresses._inside[None, "127.0.0.1"] == 3)
             reader, writer = await asyncio.open_connection("127.0.0.1", port.number)
             stack.callback(writer.close)
             async with asyncio.timeout(5):
                 assert await reader.read() == b""
         assert port.hub.addresses.refused.value == 1
         await until(lambda: len(port.hub.addresses) == 0)
+
+
+def test_agents_of_a_site_do_not_take_the_places_of_its_people() -> None:
+    limits = AddressLimits(1)
+    with limits.entering("192.0.2.7", "agents"), limits.entering("192.0.2.7", "people"):
+        with pytest.raises(TooManyFromAddress), limits.entering("192.0.2.7", "agents"):
+            pass
+    assert len(limits) == 0
 
 
 def test_a_site_is_one_address() -> None:

@@ -14,8 +14,10 @@ from protocol.events import PeerGoesAway
 FIRST_S = 1.0
 CAP_S = 60.0
 STABLE_S = 60.0
-RESUMING_CAP_S = 10.0
-"""While streams wait for the next connection: they do so for a minute."""
+SOON_CAP_S = 10.0
+"""While streams wait for the next connection, as they do for a minute, or the hub restarts."""
+RESTART_ATTEMPTS = 10
+"""So many after a hub said that it stops."""
 REFUSED_S = 300.0
 """After a refusal for good (revoked, unknown, expired): 5 to 15 minutes."""
 REPLACED_S = 5.0
@@ -25,12 +27,13 @@ REPLACED_S = 5.0
 class Backoff:
     """The delays of one agent."""
 
-    __slots__ = ("_attempts", "_random")
+    __slots__ = ("_attempts", "_random", "_soon")
 
     def __init__(self, random: Callable[[], float]) -> None:
         """`random` draws from [0, 1)."""
         self._random = random
         self._attempts = 0
+        self._soon = 0
 
     def lost(self, lived_s: float, retry_after_s: float = 0.0, *, resuming: bool = False) -> float:
         """Seconds to wait after an attempt whose tunnel lived `lived_s` (0: it never stood).
@@ -40,7 +43,8 @@ class Backoff:
         """
         if lived_s >= STABLE_S:
             self._attempts = 0
-        cap_s = RESUMING_CAP_S if resuming else CAP_S
+        cap_s = SOON_CAP_S if resuming or self._soon else CAP_S
+        self._soon = max(self._soon - 1, 0)
         ceiling: float = min(cap_s, FIRST_S * 2 ** min(self._attempts, 16))
         self._attempts += 1
         return self._random() * max(ceiling, retry_after_s)
@@ -53,6 +57,8 @@ class Backoff:
             return self.refused()
         if goaway.code is GoAwayCode.REPLACED:
             return max(REPLACED_S, self.lost(0))
+        if goaway.code is GoAwayCode.SHUTDOWN:
+            self._soon = RESTART_ATTEMPTS
         return self.lost(lived_s, goaway.retry_after_s)
 
     def refused(self) -> float:

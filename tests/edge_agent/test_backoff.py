@@ -1,6 +1,14 @@
 from __future__ import annotations
 
-from edge_agent.backoff import CAP_S, REFUSED_S, REPLACED_S, RESUMING_CAP_S, STABLE_S, Backoff
+from edge_agent.backoff import (
+    CAP_S,
+    REFUSED_S,
+    REPLACED_S,
+    RESTART_ATTEMPTS,
+    SOON_CAP_S,
+    STABLE_S,
+    Backoff,
+)
 from protocol.errors import GoAwayCode
 from protocol.events import PeerGoesAway
 
@@ -53,4 +61,12 @@ def test_what_the_hub_said_at_the_end_decides() -> None:
 
 def test_while_streams_wait_several_attempts_fit_their_minute() -> None:
     backoff = Backoff(highest)
-    assert [backoff.lost(0, resuming=True) for _ in range(6)] == [1, 2, 4, 8, *[RESUMING_CAP_S] * 2]
+    assert [backoff.lost(0, resuming=True) for _ in range(6)] == [1, 2, 4, 8, *[SOON_CAP_S] * 2]
+
+
+def test_a_hub_that_said_it_stops_is_tried_again_soon_for_a_while() -> None:
+    backoff = Backoff(highest)
+    backoff.ended(STABLE_S, PeerGoesAway(GoAwayCode.SHUTDOWN, "", 40.0))
+    waits = [backoff.lost(0) for _ in range(RESTART_ATTEMPTS)]
+    assert max(waits[:-1]) == SOON_CAP_S
+    assert waits[-1] == CAP_S

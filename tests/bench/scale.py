@@ -174,6 +174,7 @@ class _Fleet:
 
     def __init__(self, mesh: Mesh, size: int, log: Path) -> None:
         self.size = size
+        self._handshakes = 0
         command = mesh.command("simulate", "--json", "--agents", str(size))
         state = mesh.directory / "simulated"
         self.process = Process([*command, "--state-dir", str(state)], log, mesh.env)
@@ -184,12 +185,17 @@ class _Fleet:
         return dict(json.loads(lines[-1])) if lines else {}
 
     def wait_connected(self, timeout_s: float) -> None:
-        """Wait until all have a tunnel."""
+        """Wait until all have a tunnel that they had not when this was waited for before."""
         deadline = time.monotonic() + timeout_s
-        while self.tally().get("connected") != self.size:
+        while not self._has_connected(tally := self.tally()):
             if not self.process.alive or time.monotonic() > deadline:
-                raise TimeoutError(f"not all of {self.size} agents connected: {self.tally()}")
+                raise TimeoutError(f"not all of {self.size} agents connected: {tally}")
             time.sleep(0.2)
+        self._handshakes = tally["handshakes"]
+
+    def _has_connected(self, tally: dict[str, Any]) -> bool:
+        new = tally.get("handshakes", 0) - self._handshakes
+        return tally.get("connected") == self.size and bool(new >= self.size)
 
 
 @contextmanager

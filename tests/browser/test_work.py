@@ -74,7 +74,8 @@ def test_a_package_is_uploaded_deployed_and_removed(page: Page, url: str, tmp_pa
     page.wait_for_url("**/deployments/*")
     for node in ("web-1", "web-2"):
         row = page.locator(f"[data-deploy-node={node}]")
-        expect(row.locator("[data-state=succeeded]")).to_be_visible()
+        # A release is flushed with the whole file system: others' writes take their time.
+        expect(row.locator("[data-state=succeeded]")).to_be_visible(timeout=60_000)
 
     page.goto(f"{url}/nodes/web-1/packages")
     page.get_by_role("row", name="hello").get_by_role("button", name="Uninstall").click()
